@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package finds its files wherever it is run from."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from imagewam_ros.core.errors import unknown_name
+from imagewam_ros.core.paths import share_dir
+
+
+def test_share_dir_holds_robots() -> None:
+    assert (share_dir() / "config" / "robots" / "sim_cell.yaml").is_file()
+
+
+def test_share_dir_does_not_depend_on_the_working_folder(tmp_path: Path) -> None:
+    code = "from imagewam_ros.core.paths import share_dir; print(share_dir())"
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == str(share_dir()), out.stderr
+
+
+def test_unknown_name_lists_what_exists() -> None:
+    assert unknown_name("robot", "zzz", ["b", "a"]) == "unknown robot 'zzz'; known: a, b"
+    assert unknown_name("robot", "x", []) == "unknown robot 'x'; known: none"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisation inverts itself, and degenerate dimensions stay finite."""
+
+import numpy as np
+import pytest
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.stats import CLAMP, MODES, Statistics, normaliser
+
+
+@pytest.fixture
+def samples() -> np.ndarray:
+    values = np.random.default_rng(0).normal(2.0, [[1.0, 0.1, 5.0]], (400, 3))
+    values[:, 1] = 0.3  # a joint that never moved
+    return values
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inverse_undoes_forward(mode: str, samples: np.ndarray) -> None:
+    scale = normaliser(mode, Statistics.of(samples))
+    inside = samples[np.abs(samples - samples.mean(0)).max(1) < 2]
+    np.testing.assert_allclose(scale.inverse(scale.forward(inside)), inside, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_constant_maps_to_zero_and_outliers_are_clamped(mode: str, samples: np.ndarray) -> None:
+    scale = normaliser(mode, Statistics.of(samples))
+    np.testing.assert_allclose(scale.forward(samples)[:, 1], 0.0, atol=1e-6)
+    assert np.abs(scale.forward(samples * 1e6)).max() <= CLAMP
+
+
+def test_minmax_spans_minus_one_to_one(samples: np.ndarray) -> None:
+    scaled = normaliser("minmax", Statistics.of(samples)).forward(samples)[:, [0, 2]]
+    np.testing.assert_allclose([scaled.min(0), scaled.max(0)], [[-1, -1], [1, 1]])
+
+
+def test_file_round_trip_and_missing_fields(samples: np.ndarray) -> None:
+    statistics = Statistics.of(samples)
+    again = Statistics.from_dict(statistics.to_dict())
+    np.testing.assert_array_equal(again.q99, statistics.q99)
+    with pytest.raises(ConfigError, match="stats.json: missing minimum, maximum"):
+        Statistics.from_dict({"mean": [], "std": [], "q01": [], "q99": []}, "stats.json")
+
+
+def test_unknown_mode(samples: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="normalisation must be one of"):
+        normaliser("tanh", Statistics.of(samples))
