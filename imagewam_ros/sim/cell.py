@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated cell: joint targets in, joints and images out, success decided by physics.
+
+Deterministic: the same seed and the same targets give the same bits. Time is the cell's own.
+"""
+
+import math
+import threading
+
+import numpy as np
+
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
+from imagewam_ros.core.errors import ConfigError, ImageWamError, unknown_name
+from imagewam_ros.core.schema import Floats, Image, JointState
+from imagewam_ros.sim.appearance import Appearance
+from imagewam_ros.sim.gl import BACKEND, mujoco
+from imagewam_ros.sim.scene import FRONT, FRONT_SIZE, PHYSICS_NS, build_model
+from imagewam_ros.sim.tasks import find_task
+from imagewam_ros.sim.world import World
+
+HOLD_NS = 500_000_000
+"""The task must stay achieved this long to count."""
+HOME = (0.0, 0.05, 1.85, 0.0, math.pi - 1.90, 0.0, 0.04)
+"""Each arm at the start of an episode, gripper last: rad and m."""
+HOME_SPREAD_RAD = 0.04
+
+
+class Cell:
+    """One cell with one task. Call reset before anything else; render in one thread only."""
+
+    def __init__(self, embodiment: Embodiment | None = None, task: str = "tray_lift", randomise: bool = True) -> None:
+        self.embodiment = embodiment or load_embodiment("sim_cell")
+        self.task_name, self.task = task, find_task(task)
+        self.randomise = randomise
+        self.model = build_model(self.embodiment, self.task)
+        self.data = mujoco.MjData(self.model)
+        self.world = World(self.model, self.data)
+        self.instruction = self.task.instructions[0]
+        self._appearance = Appearance(self.model, keep_cameras=(FRONT,))
+        joints = [self.model.joint(name) for name in self.embodiment.joint_names]
+        self._position_index = np.array([joint.qposadr[0] for joint in joints])
+        self._velocity_index = np.array([joint.dofadr[0] for joint in joints])
+        mimics = [self.model.joint(f"{arm.gripper.name}_mimic") for arm in self.embodiment.arms]
+        self._mimic_index = np.array([joint.qposadr[0] for joint in mimics])
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._render_thread: int | None = None
+        self._steps = 0
+        self._achieved_since_ns: int | None = None
+
+    @property
+    def time_ns(self) -> int:
+        """Time since reset."""
+        return self._steps * PHYSICS_NS
+
+    def reset(self, seed: int) -> None:
+        """Start the episode that `seed` stands for: cell, objects, arms and instruction."""
+        mujoco.mj_resetData(self.model, self.data)
+        self._steps, self._achieved_since_ns = 0, None
+        if self.randomise:
+            self._appearance.vary(np.random.default_rng((seed, 0)))
+        rng = np.random.default_rng((seed, 1))
+        start = np.array(HOME * len(self.embodiment.arms))
+        start += ~self.embodiment.gripper_mask * rng.uniform(-HOME_SPREAD_RAD, HOME_SPREAD_RAD, start.size)
+        self.data.qpos[self._position_index] = start
+        self.data.qpos[self._mimic_index] = start[self.embodiment.gripper_mask]
+        self.data.ctrl[:] = start
+        self.instruction = self.task.place(self.world, rng)
+        mujoco.mj_forward(self.model, self.data)
+
+    def step(self, targets: Floats, duration_ns: int) -> None:
+        """Hold joint targets (joints,), rad and m, for a whole number of physics steps.
+
+        Targets outside the joints' bounds are clipped by the servos, as real drives do.
+        Raises ValueError for another length, a NaN, or a duration that is no multiple of 2.5 ms.
+        """
+        count, rest = divmod(duration_ns, PHYSICS_NS)
+        if rest or count < 1:
+            raise ValueError(f"duration {duration_ns} ns is not a positive multiple of {PHYSICS_NS} ns")
+        if np.shape(targets) != self.data.ctrl.shape or not np.isfinite(targets).all():
+            raise ValueError(f"expected {self.data.ctrl.size} finite joint targets, found {targets!r}")
+        self.data.ctrl[:] = targets
+        mujoco.mj_step(self.model, self.data, count)
+        self._steps += count
+        if not self.task.achieved(self.world, self.instruction):
+            self._achieved_since_ns = None
+        elif self._achieved_since_ns is None:
+            self._achieved_since_ns = self.time_ns
+
+    def joint_state(self) -> JointState:
+        """Joints as encoders would report them now, in the embodiment's order."""
+        position, velocity = self.data.qpos[self._position_index], self.data.qvel[self._velocity_index]
+        return JointState(self.time_ns, self.embodiment.joint_names, position, velocity)
+
+    def success(self) -> bool:
+        """Whether the task is achieved and has been for half a second."""
+        since = self._achieved_since_ns
+        return since is not None and self.time_ns - since >= HOLD_NS
+
+    def snapshot(self) -> mujoco.MjData:
+        """Copy the state, so that a camera can be rendered later as of now."""
+        copy = mujoco.MjData(self.model)
+        mujoco.mj_copyData(copy, self.model, self.data)
+        return copy
+
+    def render(self, camera: str, state: mujoco.MjData | None = None) -> Image:
+        """Return [H, W, 3] uint8 RGB of a policy camera, or of "front", now or at a snapshot.
+
+        Raises ConfigError for an unknown camera or without OpenGL, ImageWamError from another
+        thread than the first call's: an EGL context belongs to the thread that made it.
+        """
+        if camera != FRONT and camera not in self.embodiment.camera_names:
+            raise ConfigError(unknown_name("camera", camera, (*self.embodiment.camera_names, FRONT)))
+        renderer = self._renderer(camera)
+        renderer.update_scene(self.data if state is None else state, camera)
+        image: Image = renderer.render()
+        return image
+
+    def close(self) -> None:
+        """Free the OpenGL contexts; call it in the thread that rendered."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _renderer(self, camera: str) -> mujoco.Renderer:
+        if BACKEND in ("disable", "disabled", "off", "false", "0"):
+            raise ConfigError(
+                "cameras need OpenGL and none was found; apt-get install libegl1 libgl1 (or libosmesa6) and try again"
+            )
+        here = threading.get_ident()
+        self._render_thread = self._render_thread or here
+        if here != self._render_thread:
+            raise ImageWamError("this cell renders in another thread; call render where it was called first")
+        size = FRONT_SIZE
+        if camera != FRONT:
+            found = self.embodiment.camera(camera)
+            size = (found.height, found.width)
+        if size not in self._renderers:
+            self._renderers[size] = mujoco.Renderer(self.model, *size)
+        return self._renderers[size]
