@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets up what it needs. PYTHON chooses the interpreter of .venv, ARGS goes to the command:
+#   make demo ARGS="--episodes 2 --seed 7"
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+# A sourced ROS 2 installation must not leak into the environment, which has its own ROS 2.
+ifneq ($(AMENT_PREFIX_PATH),)
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
+endif
+
+.PHONY: demo test lint setup clean clean-venv help
+
+help:
+	@echo "make demo    five episodes in the simulated cell, with a video"
+	@echo "make test    all tests that this machine can run"
+	@echo "make lint    ruff and mypy"
+	@echo "make setup   only the set-up that the others share"
+	@echo "make clean   remove what was built; clean-venv removes the environment too"
+
+setup:
+	@$(PYTHON) tools/set_up.py
+
+demo: setup
+	@$(BIN)/imagewam demo $(ARGS)
+
+# The quick suite first: it needs no ROS graph and fails soonest.
+test: setup
+	$(BIN)/python -m pytest -m "not ros and not gpu and not hardware and not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not ros and not gpu and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "ros and not gpu and not hardware" $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache
+
+clean-venv: clean
+	rm -rf .venv
