@@ -20,8 +20,8 @@ RED, GOLD = (0.72, 0.16, 0.15, 1), (0.93, 0.74, 0.16, 1)
 class TrayLift:
     """The tray lies anywhere in reach of both arms, turned by up to half a radian."""
 
-    instructions = ("lift the tray with both hands",)
-    time_limit_s = 6.0
+    instructions: tuple[str, ...] = ("lift the tray with both hands",)
+    time_limit_s: float = 6.0
 
     def add_objects(self, spec: mujoco.MjSpec) -> None:
         """Add the tray: a plate with a rim and a handle at each end."""
@@ -56,15 +56,13 @@ class TrayLift:
         centre = world.position("tray") * (1, 1, 0)
 
         def at(duration_s: float, height: float, gripper: float) -> Segment:
-            left, right = (
-                Waypoint(centre + sign * across + (0, 0, height), yaw, gripper) for sign in (1, -1)
-            )
+            left, right = (Waypoint(centre + sign * across + (0, 0, height), yaw, gripper) for sign in (1, -1))
             return Segment(duration_s, left, right)
 
         return (
-            at(1.25, 0.12, OPEN_M),
-            at(0.65, 0.035, OPEN_M),
+            at(1.10, 0.12, OPEN_M),
+            at(0.55, 0.035, OPEN_M),
             at(0.40, 0.035, CLOSED_M),
-            at(1.10, 0.17, CLOSED_M),
+            at(0.95, 0.17, CLOSED_M),
             at(0.60, 0.17, CLOSED_M),
         )

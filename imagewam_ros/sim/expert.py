@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted expert: sees the true state, plans once, and says the joint targets at 20 Hz.
+
+It knows no dynamics: tools follow straight minimum-jerk paths between the task's waypoints, joints
+follow by inverse kinematics, and a spline through the rows gives the samples in between.
+"""
+
+import numpy as np
+import pinocchio as pin
+
+from imagewam_ros.core.errors import LimitViolation
+from imagewam_ros.core.schema import ActionChunk, Floats
+from imagewam_ros.kinematics.chains import Chains
+from imagewam_ros.kinematics.description import expand
+from imagewam_ros.sim.cell import Cell
+from imagewam_ros.sim.curve import Curve, minimum_jerk
+from imagewam_ros.sim.plan import Segment, Waypoint
+
+PERIOD_NS = 50_000_000
+HORIZON = 16
+REACH_TOLERANCE = 2e-3
+"""A planned tool pose may be missed by this, m or rad, before the expert gives up."""
+
+
+class Expert:
+    """Plans for the cell's present task and state at start; the cell's clock says how far it is."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self._chains = Chains(expand(), cell.embodiment)
+        self._segments: tuple[Segment, ...] = ()
+        self.curve = Curve(0, PERIOD_NS, cell.joint_state().position[None])
+
+    def start(self) -> None:
+        """Plan from the present state. Raises LimitViolation when a waypoint is out of reach."""
+        state = self.cell.joint_state()
+        self._segments = self.cell.task.plan(self.cell.world, self.cell.instruction)
+        self.curve = Curve(state.stamp_ns, PERIOD_NS, np.stack(self._rows(state.position)))
+
+    @property
+    def steps(self) -> int:
+        """Number of 50 ms steps until the plan has been carried out."""
+        return len(self.curve.rows) - 1
+
+    @property
+    def free_ns(self) -> int:
+        """How long the hands are empty: time from the start until a gripper first begins to close."""
+        seconds, before = 0.0, None
+        for segment in self._segments:
+            grip = (segment.left.gripper, segment.right.gripper)
+            if before is not None and grip != before:
+                break
+            seconds, before = seconds + segment.duration_s, grip
+        return round(seconds * 1e9)
+
+    def act(self) -> Floats:
+        """Return the joint targets (joints,) one period from now."""
+        return self.curve.at(self.cell.time_ns + PERIOD_NS)
+
+    def chunk(self, rows: int = HORIZON) -> ActionChunk:
+        """Return the next rows as a chunk stamped now; row i is due (1 + i) periods later."""
+        now = self.cell.time_ns
+        positions = np.stack([self.curve.at(now + (1 + i) * PERIOD_NS) for i in range(rows)])
+        return ActionChunk(now, PERIOD_NS, self.cell.embodiment.joint_names, positions, ready_ns=now)
+
+    def _rows(self, positions: Floats) -> list[Floats]:
+        """(joints,) at each period from the start on, by warm-started inverse kinematics."""
+        grippers = np.flatnonzero(self.cell.embodiment.gripper_mask)
+        poses = self._chains.forward(positions)
+        rows = [np.array(positions)]
+        for segment in self._segments:
+            begin = rows[-1][grippers]
+            goals: dict[str, Waypoint] = {"left": segment.left, "right": segment.right}
+            count = round(segment.duration_s * 1e9 / PERIOD_NS)
+            for fraction in minimum_jerk(np.arange(1, count + 1) / count):
+                row = rows[-1]
+                for side, goal in goals.items():
+                    row = self._reach(side, _between(poses[side], goal.pose(), fraction), row)
+                row[grippers] = begin + fraction * (np.array([g.gripper for g in goals.values()]) - begin)
+                rows.append(row)
+            poses = {side: goal.pose() for side, goal in goals.items()}
+        return rows
+
+    def _reach(self, side: str, pose: Floats, positions: Floats) -> Floats:
+        solution = self._chains.inverse(side, pose, positions)
+        if solution.error > REACH_TOLERANCE:
+            raise LimitViolation(
+                f"the {side} tool cannot reach {np.round(pose[:3, 3], 3).tolist()} m (off by {solution.error:.3f}); "
+                "bring the task's waypoint closer"
+            )
+        return solution.positions
+
+
+def _between(start: Floats, goal: Floats, fraction: float) -> Floats:
+    """Pose on the straight line from start to goal, turning about one axis."""
+    pose = np.eye(4)
+    pose[:3, :3] = start[:3, :3] @ pin.exp3(fraction * pin.log3(start[:3, :3].T @ goal[:3, :3]))
+    pose[:3, 3] = start[:3, 3] + fraction * (goal[:3, 3] - start[:3, 3])
+    return pose
