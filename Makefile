@@ -24,11 +24,10 @@ setup:
 demo: setup
 	@$(BIN)/imagewam demo $(ARGS)
 
-# The quick suite first: it needs no ROS graph and fails soonest.
+# The quick suite first: it needs no ROS graph and fails soonest. Tests marked gpu skip themselves without one.
 test: setup
-	$(BIN)/python -m pytest -m "not ros and not gpu and not hardware and not slow" $(ARGS)
-	$(BIN)/python -m pytest -m "slow and not ros and not gpu and not hardware" $(ARGS)
-	$(BIN)/python -m pytest -m "ros and not gpu and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "not ros and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "ros and not hardware" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `imagewam` command: one table of commands, each in a module that is imported when it runs.
+
+A command's module has `add_arguments(parser)` and `run(arguments) -> int`, the exit code. Exit codes
+of every command: 0 done, 1 done with a bad result, 2 asked for wrongly or not possible here, 130 Ctrl-C.
+"""
+
+import argparse
+import importlib
+import re
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple, NoReturn
+
+from imagewam_ros.core.errors import ImageWamError
+
+
+class Command(NamedTuple):
+    """Where a command lives, what it does in one line, and one way to call it."""
+
+    module: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "imagewam_ros.demo",
+        "run the trained tiny policy in the simulated cell and show how it did",
+        "imagewam demo --episodes 5 --seed 0 --out demo",
+    ),
+    "up": Command(
+        "imagewam_ros.supervisor",
+        "start the graph of a cell: simulator or robot, policy, executor",
+        "imagewam up --policy models/tiny --sim mujoco",
+    ),
+}
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers unknown names with the nearest one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and the message with a hint, then exit with 2."""
+        super().error(message + self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        unknown = re.search(r"(?:unrecognized arguments:|invalid choice:) '?([\w-]+)", message)
+        if not unknown:
+            return ""
+        word = unknown.group(1)
+        nearest = get_close_matches(word, self.names(options=word.startswith("-")), n=1)
+        return f"; did you mean {nearest[0]}?" if nearest else ""
+
+    def names(self, options: bool) -> Iterable[str]:
+        """Names this parser knows: its options, or its commands and choices."""
+        for action in self._actions:
+            yield from action.option_strings if options else map(str, action.choices or ())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code; a user's mistake is one line on standard error and 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        chosen = parse(words)
+        return int(chosen.run(chosen))
+    except ImageWamError as error:
+        print(f"imagewam: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("imagewam: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line and import only the module of the command in it."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name not in COMMANDS:
+        top = Parser(prog="imagewam", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=overview())
+        top.description = "Run ImageWAM on a dual-arm robot, in simulation or for real."
+        top.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+        top.parse_args(words)
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parser = Parser(
+        prog=f"imagewam {name}",
+        description=f"{command.summary.capitalize()}.",
+        epilog=f"example:\n  {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    rest = list(words)
+    rest.remove(name)
+    chosen = parser.parse_args(rest)
+    chosen.run = module.run
+    return chosen
+
+
+def overview() -> str:
+    """One line per command for the top-level help."""
+    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["commands:", *lines, "", "imagewam COMMAND --help explains one, with an example."])
