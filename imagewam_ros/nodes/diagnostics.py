@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rates, latencies and the present complaint of a node, once a second on /diagnostics."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.node import Node
+
+from imagewam_ros.nodes import qos
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+WINDOW = 2000
+"""Samples that a percentile looks at: ten seconds at 200 Hz."""
+
+
+class Meter:
+    """Counts events and remembers samples. Rates are per second of the caller's clock."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._counts: Counter[str] = Counter()
+        self._before: Counter[str] = Counter()
+        self._samples: dict[str, deque[float]] = {}
+        self._since_ns = 0
+
+    def count(self, name: str) -> None:
+        """Count one event."""
+        self._counts[name] += 1
+
+    def sample(self, name: str, value: float) -> None:
+        """Remember one measurement, in the unit that `name` ends in."""
+        self._samples.setdefault(name, deque(maxlen=WINDOW)).append(value)
+
+    def report(self, now_ns: int) -> dict[str, str]:
+        """Return rates since the last report and percentiles over the window, as text."""
+        elapsed_s = (now_ns - self._since_ns) / 1e9 if self._since_ns else 0.0
+        counts = Counter(self._counts)
+        values = {}
+        for name, total in counts.items():
+            if elapsed_s > 0:
+                values[f"{name}_rate_hz"] = f"{(total - self._before[name]) / elapsed_s:.2f}"
+            values[f"{name}_total"] = str(total)
+        for name, samples in self._samples.items():
+            p50, p95, p99, largest = np.quantile(list(samples), (0.5, 0.95, 0.99, 1.0))
+            values[name] = f"p50 {p50:.6f} p95 {p95:.6f} p99 {p99:.6f} max {largest:.6f}"
+        self._before, self._since_ns = counts, now_ns
+        return values
+
+
+class Diagnostics:
+    """One status of one node on /diagnostics, published once a second of wall time and on every change."""
+
+    def __init__(self, node: Node) -> None:
+        """Publish for `node`, under its name."""
+        self.meter = Meter()
+        self._node, self._level, self._message = node, OK, "not configured"
+        self._values: dict[str, str] = {}
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        node.create_timer(1.0, self.publish, clock=self._steady)
+
+    def set(self, level: bytes, message: str, values: Mapping[str, object] | None = None) -> None:
+        """State how the node is. A change of level or message is published at once."""
+        changed = (level, message) != (self._level, self._message)
+        self._level, self._message = level, message
+        if values is not None:
+            self._values = {key: str(value) for key, value in values.items()}
+        if changed:
+            self._send(self._values)
+
+    def publish(self) -> None:
+        """Publish status, rates and percentiles."""
+        self._send({**self._values, **self.meter.report(self._steady.now().nanoseconds)})
+
+    def _send(self, values: Mapping[str, str]) -> None:
+        name = self._node.get_fully_qualified_name()
+        status = DiagnosticStatus(
+            level=self._level,
+            name=name,
+            message=self._message,
+            hardware_id=name,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)

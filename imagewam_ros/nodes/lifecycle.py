@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one lifecycle base: configure builds, activate starts, deactivate stops, cleanup removes.
+
+rclpy swallows what a transition callback raises; this base logs it, puts the reason on
+/diagnostics and leaves nothing half-built behind. It is the only place that catches broadly.
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from imagewam_ros.core.errors import ImageWamError
+from imagewam_ros.nodes.diagnostics import ERROR, OK, Diagnostics
+
+
+class ManagedNode(LifecycleNode):
+    """Fill in setup, start, stop and teardown.
+
+    setup and start may raise: the transition fails with that reason. stop must leave nothing
+    moving. teardown must survive whatever setup left behind when it raised.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Create the node with what the user set, so that unknown parameters are seen."""
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self.diagnostics = Diagnostics(self)
+        self.is_active = False
+
+    def setup(self) -> None:
+        """Read parameters, load, connect. Slow things belong here."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self, reason: str) -> None:
+        """Come to rest; nothing moves when it returns."""
+
+    def teardown(self) -> None:
+        """Undo setup, complete or not."""
+
+    def halt(self, reason: str) -> None:
+        """Stop because the process ends."""
+        self._run("deactivate", lambda: self._stop(reason))
+        self._run("cleanup", self.teardown)
+
+    def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """Wrap a subscription's callback: bad input is reported and dropped, the node goes on."""
+
+        def call(*args: Any) -> None:
+            try:
+                callback(*args)
+            except ImageWamError as error:
+                self.complain(str(error))
+
+        return call
+
+    def complain(self, reason: str) -> None:
+        """Put a reason on /diagnostics, and into the log at most once a second."""
+        self.get_logger().error(reason, throttle_duration_sec=1.0)
+        self.diagnostics.set(ERROR, reason)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Build everything or nothing."""
+        if self._run("configure", self.setup):
+            self.diagnostics.set(OK, "inactive")
+            return TransitionCallbackReturn.SUCCESS
+        self._run("cleanup", self.teardown, report=False)
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start, or stay inactive with the reason."""
+        if self._run("activate", self.start):
+            self.is_active = True
+            self.diagnostics.set(OK, "active")
+            return TransitionCallbackReturn.SUCCESS
+        self._run("deactivate", lambda: self.stop("activation failed"), report=False)
+        return TransitionCallbackReturn.FAILURE
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop; a stop that fails ends in error processing, which tears down."""
+        if not self._run("deactivate", lambda: self._stop("deactivated")):
+            return TransitionCallbackReturn.ERROR
+        self.diagnostics.set(OK, "inactive")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Remove what setup built."""
+        return (
+            TransitionCallbackReturn.SUCCESS if self._run("cleanup", self.teardown) else TransitionCallbackReturn.ERROR
+        )
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop if active, then remove."""
+        self.halt("shut down")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to unconfigured."""
+        self.is_active = False
+        self._run("cleanup", self.teardown, report=False)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop(self, reason: str) -> None:
+        if self.is_active:
+            self.is_active = False
+            self.stop(reason)
+
+    def _run(self, transition: str, step: Callable[[], None], *, report: bool = True) -> bool:
+        """Run one step of a transition; log what it raises and say whether it went well."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            known = isinstance(error, ImageWamError)
+            text = f"cannot {transition}: {error}" if known else f"cannot {transition}: {type(error).__name__}: {error}"
+            self.get_logger().error(text if known else f"{text}\n{traceback.format_exc()}")
+            if report:
+                self.diagnostics.set(ERROR, text)
+            return False
+        return True

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every conversion between messages and the values of `core`, both ways.
+
+Byte arrays cross as `array('B')`: rclpy copies that in one step, and an ndarray byte by byte.
+"""
+
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from imagewam_ros.core.embodiment import Camera
+from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
+from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
+
+ENCODINGS = ("rgb8", "bgr8")
+NS = 1_000_000_000
+
+
+def stamp_ns(time: Time) -> int:
+    """Nanoseconds of a stamp."""
+    return int(time.sec) * NS + int(time.nanosec)
+
+
+def to_time(ns: int) -> Time:
+    """Stamp of int nanoseconds."""
+    return Time(sec=ns // NS, nanosec=ns % NS)
+
+
+def to_image(message: ImageMsg | CompressedImage, camera: Camera) -> Image:
+    """Return uint8 RGB [H, W, 3] of exactly the camera's size. Raises EmbodimentMismatch.
+
+    Raw images must be rgb8 or bgr8; compressed ones anything that OpenCV reads.
+    """
+    image = _decompressed(message, camera) if isinstance(message, CompressedImage) else _raw(message, camera)
+    height, width = image.shape[:2]
+    if (height, width) != (camera.height, camera.width):
+        raise EmbodimentMismatch(
+            f"camera {camera.name!r} sends {width}x{height}, the robot YAML says {camera.width}x{camera.height}; "
+            f"change the driver's resolution or the YAML ({camera.topic})"
+        )
+    return image
+
+
+def _raw(message: ImageMsg, camera: Camera) -> Image:
+    if message.encoding not in ENCODINGS:
+        raise EmbodimentMismatch(
+            f"camera {camera.name!r} sends encoding {message.encoding!r}, expected {' or '.join(ENCODINGS)}; "
+            f"set the driver's format ({camera.topic})"
+        )
+    size, row = message.height * message.step, 3 * message.width
+    if message.step < row or len(message.data) != size:
+        raise EmbodimentMismatch(
+            f"camera {camera.name!r} sends {len(message.data)} bytes with rows of {message.step}, "
+            f"expected {message.height} rows of at least {row} bytes ({camera.topic})"
+        )
+    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)
+    pixels = rows[:, :row].reshape(message.height, message.width, 3)
+    return np.ascontiguousarray(pixels[..., ::-1] if message.encoding == "bgr8" else pixels)
+
+
+def _decompressed(message: CompressedImage, camera: Camera) -> Image:
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(message.data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB) if message.data else None
+    if image is None:
+        raise EmbodimentMismatch(
+            f"camera {camera.name!r} sends {len(message.data)} bytes of format {message.format!r} that cannot be "
+            f"decoded; use jpeg or png ({camera.topic}/compressed)"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def from_image(image: Image, time_ns: int, frame: str) -> ImageMsg:
+    """Return an rgb8 message of uint8 RGB [H, W, 3]."""
+    height, width = image.shape[:2]
+    data = array("B")
+    data.frombytes(np.ascontiguousarray(image).tobytes())
+    message = ImageMsg(height=height, width=width, encoding="rgb8", step=3 * width, data=data)
+    message.header.stamp, message.header.frame_id = to_time(time_ns), frame
+    return message
+
+
+def from_intrinsics(camera: Camera, focal_px: float, time_ns: int) -> CameraInfo:
+    """Return camera_info of a pinhole camera with square pixels and its centre in the middle."""
+    cx, cy = (camera.width - 1) / 2, (camera.height - 1) / 2
+    message = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.k = [focal_px, 0.0, cx, 0.0, focal_px, cy, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [focal_px, 0.0, cx, 0.0, 0.0, focal_px, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message.header.stamp, message.header.frame_id = to_time(time_ns), camera.frame
+    return message
+
+
+@lru_cache(maxsize=16)
+def _order(found: tuple[str, ...], wanted: tuple[str, ...]) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
+    """Index of each wanted name among the found ones. Raises EmbodimentMismatch."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise EmbodimentMismatch(
+            f"joint_states lacks {', '.join(missing)}; found {', '.join(found) or 'no names'}. "
+            "Do the driver's joint names equal the robot YAML's?"
+        )
+    return np.array([found.index(name) for name in wanted], dtype=np.intp)
+
+
+def to_joint_state(message: JointStateMsg, joint_names: tuple[str, ...]) -> JointState:
+    """Return the named joints in the order of `joint_names`; absent velocities are 0.
+
+    Raises EmbodimentMismatch for missing joints and StaleObservation for values that are no numbers.
+    """
+    order = _order(tuple(message.name), joint_names)
+    if len(message.position) != len(message.name):
+        raise EmbodimentMismatch(
+            f"joint_states names {len(message.name)} joints and gives {len(message.position)} positions"
+        )
+    position = np.frombuffer(message.position, dtype=np.float64)[order]
+    if not np.isfinite(position).all():
+        bad = [name for name, value in zip(joint_names, position, strict=True) if not np.isfinite(value)]
+        raise StaleObservation(f"joint_states: position of {', '.join(bad)} is not a number; is the encoder alive?")
+    has_velocity = len(message.velocity) == len(message.name)
+    velocity = np.frombuffer(message.velocity, dtype=np.float64)[order] if has_velocity else np.zeros(len(order))
+    return JointState(stamp_ns(message.header.stamp), joint_names, position, np.nan_to_num(velocity))
+
+
+def from_joint_state(state: JointState) -> JointStateMsg:
+    """Return sensor_msgs/JointState with positions and velocities."""
+    message = JointStateMsg(
+        name=list(state.joint_names), position=_doubles(state.position), velocity=_doubles(state.velocity)
+    )
+    message.header.stamp = to_time(state.stamp_ns)
+    return message
+
+
+def to_chunk(message: ActionChunkMsg) -> ActionChunk:
+    """Return the chunk; its numbers are judged by the executor. Raises EmbodimentMismatch for a wrong shape."""
+    joints = len(message.joint_names)
+    if len(message.positions) != message.rows * joints:
+        raise EmbodimentMismatch(
+            f"chunk {message.sequence} holds {len(message.positions)} positions, "
+            f"expected {message.rows} rows of {joints} joints"
+        )
+    if message.source not in tuple(Source):
+        raise EmbodimentMismatch(f"chunk {message.sequence} has unknown source {message.source}")
+    return ActionChunk(
+        stamp_ns=stamp_ns(message.header.stamp),
+        period_ns=message.period_ns,
+        joint_names=tuple(message.joint_names),
+        positions=np.frombuffer(message.positions, dtype=np.float64).reshape(message.rows, joints),
+        first_row_offset_periods=message.first_row_offset_periods,
+        sequence=message.sequence,
+        source=Source(message.source),
+        ready_ns=stamp_ns(message.ready),
+        instruction_id=message.instruction_id,
+        contract_hash=message.contract_hash,
+        committed_rows=message.committed_rows,
+        spread=np.frombuffer(message.spread, dtype=np.float32).astype(np.float64),
+        seed=message.seed,
+        denoise_steps=message.denoise_steps,
+        inference_s=message.inference_s,
+        schema=message.schema,
+    )
+
+
+def from_chunk(chunk: ActionChunk) -> ActionChunkMsg:
+    """Return the message of a chunk."""
+    message = ActionChunkMsg(
+        schema=chunk.schema,
+        sequence=chunk.sequence,
+        source=int(chunk.source),
+        ready=to_time(chunk.ready_ns),
+        instruction_id=chunk.instruction_id,
+        contract_hash=chunk.contract_hash,
+        period_ns=chunk.period_ns,
+        first_row_offset_periods=chunk.first_row_offset_periods,
+        joint_names=list(chunk.joint_names),
+        rows=chunk.rows,
+        positions=_doubles(chunk.positions.ravel()),
+        committed_rows=chunk.committed_rows,
+        spread=array("f", chunk.spread.astype(np.float32).tobytes()),
+        seed=chunk.seed,
+        denoise_steps=chunk.denoise_steps,
+        inference_s=chunk.inference_s,
+    )
+    message.header.stamp = to_time(chunk.stamp_ns)
+    return message
+
+
+def from_command(command: Command, sent_ns: int) -> ExecutorCommandMsg:
+    """Return the log entry of a sent sample."""
+    message = ExecutorCommandMsg(
+        tick=command.tick,
+        nominal=to_time(command.nominal_ns),
+        period_ns=command.period_ns,
+        joint_names=list(command.joint_names),
+        position=_doubles(command.position),
+        velocity=_doubles(command.velocity),
+        acceleration=_doubles(command.acceleration),
+    )
+    message.header.stamp = to_time(sent_ns)
+    return message
+
+
+def to_command(message: ExecutorCommandMsg) -> Command:
+    """Return the sample of a log entry."""
+    return Command(
+        tick=message.tick,
+        nominal_ns=stamp_ns(message.nominal),
+        period_ns=message.period_ns,
+        joint_names=tuple(message.joint_names),
+        position=np.frombuffer(message.position, dtype=np.float64),
+        velocity=np.frombuffer(message.velocity, dtype=np.float64),
+        acceleration=np.frombuffer(message.acceleration, dtype=np.float64),
+    )
+
+
+def from_values(values: Floats) -> Float64MultiArray:
+    """Return what a forward controller takes."""
+    return Float64MultiArray(data=_doubles(values))
+
+
+def to_values(message: Float64MultiArray) -> Floats:
+    """Return the values sent to a forward controller."""
+    return np.frombuffer(message.data, dtype=np.float64).copy()
+
+
+def from_target(command: Command, time_ns: int) -> JointStateMsg:
+    """Return the sample as sensor_msgs/JointState, which Isaac Sim takes as a command."""
+    message = JointStateMsg(
+        name=list(command.joint_names), position=_doubles(command.position), velocity=_doubles(command.velocity)
+    )
+    message.header.stamp = to_time(time_ns)
+    return message
+
+
+def from_trajectory(
+    joint_names: Sequence[str],
+    start_ns: int,
+    offsets_ns: Sequence[int],
+    samples: Sequence[tuple[Floats, Floats, Floats]],
+) -> JointTrajectory:
+    """Return points (position, velocity, acceleration), each due at `start_ns` + its offset."""
+    message = JointTrajectory(joint_names=list(joint_names))
+    message.header.stamp = to_time(start_ns)
+    for offset, (position, velocity, acceleration) in zip(offsets_ns, samples, strict=True):
+        message.points.append(
+            JointTrajectoryPoint(
+                positions=_doubles(position),
+                velocities=_doubles(velocity),
+                accelerations=_doubles(acceleration),
+                time_from_start=Duration(sec=offset // NS, nanosec=offset % NS),
+            )
+        )
+    return message
+
+
+def _doubles(values: Floats) -> "array[float]":
+    return array("d", np.ascontiguousarray(values, dtype=np.float64).tobytes())

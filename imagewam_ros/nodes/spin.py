@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one node until SIGINT or SIGTERM, stop it safely while it can still publish, exit 0.
+
+ROS's own signal handling would invalidate the publishers first, and then no arm could be
+braked. Terminal and launch both send SIGINT, so a second signal changes nothing.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from imagewam_ros.core.errors import ImageWamError
+
+WAKE_S = 0.1
+"""Longest time until a signal is seen."""
+
+BAD_CONFIGURATION = 2
+
+
+class _Signals:
+    """Remember the first signal and swallow the others."""
+
+    def __init__(self) -> None:
+        self.received = ""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number).name
+
+
+def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Spin the node that `make_node` returns; the exit status is 0 after a clean end.
+
+    A node with `halt(reason)` is halted before its publishers go; one that sets `finished` ends by
+    itself, with its `exit_status`.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    signals = _Signals()
+    try:
+        node = make_node()
+    except ImageWamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return BAD_CONFIGURATION
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not signals.received and rclpy.ok() and not getattr(node, "finished", False):
+            executor.spin_once(timeout_sec=WAKE_S)
+    finally:
+        halt = getattr(node, "halt", None)
+        if halt is not None and rclpy.ok():
+            halt(signals.received or "the process ends")
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return int(getattr(node, "exit_status", 0))

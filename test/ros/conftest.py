@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph tests with plain pytest: real processes in a ROS domain of their own, on loopback only."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2's Python packages")
+pytest.importorskip("imagewam_ros.msg", reason="needs the generated interfaces")
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+ROOT = Path(__file__).resolve().parents[2]
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ros)
+
+
+@pytest.fixture
+def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A ROS domain that no other test on this machine holds; the kernel frees the lock on exit."""
+    numbers = list(range(1, 102))  # 0 to 101 keep the DDS ports below the ephemeral range
+    random.shuffle(numbers)
+    for number in numbers:
+        lock = (Path(tempfile.gettempdir()) / f"imagewam_ros_domain_{number}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            lock.close()
+    else:
+        pytest.fail("no free ROS domain")
+    settings = {
+        "ROS_DOMAIN_ID": str(number),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOCALHOST_ONLY": "1" if os.environ.get("ROS_DISTRO") == "humble" else "0",
+        "ROS_LOG_DIR": str(tmp_path / "log"),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    yield number
+    lock.close()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Process:
+    """One spawned node and its log."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent
+            )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(5)
+
+    def stop(self, first: signal.Signals = signal.SIGINT, timeout: float = 8.0) -> int | None:
+        for number, seconds in ((first, timeout), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+            if self.process.poll() is not None:
+                break
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        return self.process.returncode
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def spawn(domain: int, tmp_path: Path) -> Iterator[Spawn]:
+    """Start `imagewam_ros.nodes.NAME` with parameters and further ROS arguments; ends what is left."""
+    running: list[Process] = []
+
+    def start(module: str, *ros_args: str, **parameters: object) -> Process:
+        command = [sys.executable, "-c", f"from {module} import main; raise SystemExit(main())", "--ros-args"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name.replace('__', '.')}:={text}"]
+        process = Process([*command, *ros_args], tmp_path / f"{len(running)}_{module.split('.')[-1]}.log")
+        running.append(process)
+        return process
+
+    yield start
+    for process in reversed(running):
+        process.stop()
+
+
+class Probe:
+    """A node in this process whose callbacks run in a thread."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("probe", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def until(self, condition: Callable[[], object], timeout: float = 15.0) -> bool:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if condition():
+                return True
+            time.sleep(0.005)
+        return bool(condition())
+
+    def call(self, kind: type, name: str, request: object, timeout: float = 20.0):
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=timeout), f"no service {name}"
+        future = client.call_async(request)
+        assert self.until(future.done, timeout), f"no answer from {name}"
+        answer = future.result()
+        self.node.destroy_client(client)
+        return answer
+
+    def change(self, node: str, *transitions: str, timeout: float = 30.0) -> bool:
+        """Drive a lifecycle node through `transitions`; False at the first that fails."""
+        for name in transitions:
+            request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
+            if not self.call(ChangeState, f"/{node}/change_state", request, timeout).success:
+                return False
+        return True
+
+    def state(self, node: str) -> str:
+        return str(self.call(GetState, f"/{node}/get_state", GetState.Request()).current_state.label)
+
+    def collect(self, kind: type, topic: str, qos: object = 10) -> list:
+        """Subscribe and return the list that fills."""
+        received: list = []
+        self.node.create_subscription(kind, topic, received.append, qos)
+        return received
+
+    def close(self) -> None:
+        self.executor.shutdown(timeout_sec=2)
+        rclpy.try_shutdown(context=self.context)
+        self.thread.join(5)
+
+
+@pytest.fixture
+def probe(domain: int) -> Iterator[Probe]:
+    probe = Probe(domain)
+    yield probe
+    probe.close()
+
+
+@pytest.fixture
+def ros(domain: int) -> Iterator[None]:
+    """rclpy in this process, for nodes that a test builds itself."""
+    rclpy.init(domain_id=domain)
+    yield
+    rclpy.try_shutdown()
