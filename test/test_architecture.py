@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "core": set(),
     "model": {"core"},
     "kinematics": {"core"},
+    "cameras": {"core"},
     "data": {"core"},
     "control": {"core", "kinematics"},
     "teleop": {"core", "kinematics"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
 }
 """What each room may import of ours, itself aside; rooms that are not listed wire the others together."""
 
-TORCH_FREE = ("core", "control", "teleop", "data", "kinematics")
+TORCH_FREE = ("core", "cameras", "control", "teleop", "data", "kinematics")
 GENERATED = {"msg", "srv", "action"}
 
 

@@ -33,6 +33,14 @@ class CheckpointError(ImageWamError):
     """A checkpoint cannot be read, is incomplete or belongs to another model."""
 
 
+class CameraError(ImageWamError):
+    """A camera is absent, in use, forbidden, or asked for something that it cannot do."""
+
+
+class DeviceError(ImageWamError):
+    """An operator's input device is absent, forbidden or unknown."""
+
+
 class GraphError(ImageWamError):
     """A process of the running graph is missing, died or does not answer."""
 
