@@ -32,6 +32,6 @@ def mosaic_pixels(images: Mapping[str, Image], mosaic: Mosaic, device: torch.dev
 def _channels_first(image: Image, camera: str) -> Tensor:
     if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8":
         raise ConfigError(
-            f"camera {camera!r}: expected uint8 RGB [H, W, 3], found {image.dtype} {list(image.shape)}; convert it first"
+            f"camera {camera!r}: expected uint8 RGB [H, W, 3], found {image.dtype} {list(image.shape)}; convert it"
         )
     return torch.from_numpy(image.copy() if not image.flags.writeable else image).permute(2, 0, 1)

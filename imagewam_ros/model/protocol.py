@@ -10,8 +10,10 @@ authors' schedulers have it; each network scales it as it was trained. Velocity 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from imagewam_ros.core.contract import Denoising
@@ -145,6 +147,12 @@ class ImageCodec(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Return pixels (B, 3, H, W) clamped to [-1, 1]."""
 
+    def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """Write a diffusers directory, weights as dtype."""
+
+    def to(self, device: torch.device | str) -> "ImageCodec":
+        """Move to a device."""
+
 
 class TextEncoder(Protocol):
     """Frozen text side. `condition` sees the image too, for backbones whose text features do."""
@@ -154,6 +162,12 @@ class TextEncoder(Protocol):
 
     def condition(self, tokens: Tensor, images: Tensor) -> Context:
         """Text features of one encoded instruction for images (B, 3, H, W)."""
+
+    def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """Write `text_encoder/` and `tokenizer/` into a checkpoint directory, weights as dtype."""
+
+    def to(self, device: torch.device | str) -> "TextEncoder":
+        """Move to a device."""
 
 
 class WorldActionModel(Protocol):

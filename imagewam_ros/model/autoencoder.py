@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen image autoencoders: a diffusers module, and the packing and normalisation around it.
+
+The posterior's mean is the latent. Source: model.md of the design notes, section 1.5 (FLUX.2).
+"""
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLFlux2
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imagewam_ros.core.errors import CheckpointError
+
+PATCH = 2
+"""Latent pixels per token side."""
+
+
+class Flux2Codec(nn.Module):
+    """FLUX.2: mean, 2x2 pixels to channels in order (c, row, column), batch-norm statistics.
+
+    Latents are (B, 4 z, H / 16, W / 16) for an autoencoder with z latent channels and three halvings.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKLFlux2) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> "Flux2Codec":
+        """Load a diffusers directory. Raises CheckpointError."""
+        return cls(load_autoencoder(AutoencoderKLFlux2, directory, dtype))
+
+    @property
+    def channels(self) -> int:
+        """Latent channels that a network takes."""
+        return int(self.autoencoder.bn.num_features)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """See `protocol.ImageCodec`."""
+        packed = self.moments(images)[0]
+        mean, deviation = self._statistics(packed)
+        return (packed - mean) / deviation
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `protocol.ImageCodec`."""
+        latents = latents.to(self.autoencoder.dtype)
+        mean, deviation = self._statistics(latents)
+        pixels: Tensor = self.autoencoder.decode(F.pixel_shuffle(latents * deviation + mean, PATCH)).sample
+        return pixels.clamp(-1, 1)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed posterior mean and log variance before normalisation, each like the latents."""
+        posterior = self.autoencoder.encode(images.to(self.autoencoder.dtype)).latent_dist
+        return F.pixel_unshuffle(posterior.mean, PATCH), F.pixel_unshuffle(posterior.logvar, PATCH)
+
+    def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Set what latents are normalised with, each (channels,), when the autoencoder was trained here."""
+        self.autoencoder.bn.running_mean.copy_(mean)
+        self.autoencoder.bn.running_var.copy_(variance)
+
+    def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """See `protocol.ImageCodec`."""
+        deepcopy(self.autoencoder).to(dtype or self.autoencoder.dtype).save_pretrained(directory)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.autoencoder.bn
+        deviation = (norm.running_var + norm.eps).sqrt()
+        return norm.running_mean.view(1, -1, 1, 1).to(like), deviation.view(1, -1, 1, 1).to(like)
+
+
+def load_autoencoder(cls: type[nn.Module], directory: Path, dtype: torch.dtype) -> nn.Module:
+    """Load a diffusers autoencoder from its directory. Raises CheckpointError."""
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(
+            f"no autoencoder in {directory}; expected a diffusers directory with config.json and weights"
+        )
+    try:
+        module: nn.Module = cls.from_pretrained(directory, torch_dtype=dtype, local_files_only=True)  # type: ignore[attr-defined]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the autoencoder in {directory}: {error}") from error
+    return module

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small mathematics that several backbones share: embeddings of time and position, modulation, head layout."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FREQUENCIES = 256
+"""Width of the sinusoidal embedding of time (Source: FLUX; Ovis-U1 and OmniGen2 use the same)."""
+
+
+class Modulation(NamedTuple):
+    """shift, scale (already 1 + the predicted one) and gate, each (B, 1, width)."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+class Rotation(NamedTuple):
+    """Rotary table: cos and signed sin, each (..., n, d); adjacent pairs share an angle."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Heads(NamedTuple):
+    """Queries (B, H, n, d), keys and values (B, Hkv, n, d) of one group of tokens, rotated."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+def time_embedding(time: Tensor, width: int = FREQUENCIES, scale: float = 1000.0) -> Tensor:
+    """Sinusoids (B, width) of time (B,) in [0, 1], cosines first, float32."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
+    phase = (scale * time.float())[:, None] * frequency
+    return torch.cat([phase.cos(), phase.sin()], 1)
+
+
+def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype = torch.float32) -> Rotation:
+    """Rotary table (..., n, sum(axes)) of integer positions ids (..., n, len(axes)).
+
+    dtype bfloat16 rounds ids, frequencies and angles as the authors' released runs did.
+    """
+    angles = [_angles(ids[..., axis], width, theta, dtype) for axis, width in enumerate(axes)]
+    angle = torch.cat(angles, -1).float().repeat_interleave(2, -1)
+    sign = torch.tensor([-1.0, 1.0], device=ids.device).repeat(angle.shape[-1] // 2)
+    return Rotation(angle.cos(), angle.sin() * sign)
+
+
+def rotate(x: Tensor, table: Rotation) -> Tensor:
+    """Rotate adjacent pairs of x (B, H, n, d) in float32; returns x's dtype."""
+    wide = x.float()
+    swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(wide * table.cos, swapped, table.sin).to(x.dtype)
+
+
+def grid_ids(rows: int, columns: int, time: int, axes: int, device: torch.device | str = "cpu") -> Tensor:
+    """Positions (rows * columns, axes) of image tokens, row-major: (time, row, column, 0...)."""
+    ids = torch.zeros(rows, columns, axes, device=device)
+    ids[..., 0] = time
+    ids[..., 1] = torch.arange(rows, device=device)[:, None]
+    ids[..., 2] = torch.arange(columns, device=device)
+    return ids.flatten(0, 1)
+
+
+def modulate(x: Tensor, modulation: Modulation) -> Tensor:
+    """scale * LayerNorm(x) + shift, without learned affine, eps 1e-6."""
+    return torch.addcmul(modulation.shift, layer_norm(x), modulation.scale)
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """LayerNorm over the last axis without learned affine, eps 1e-6."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def modulations(values: Tensor, width: int) -> list[Modulation]:
+    """Split (B, 3 k width) into k modulations; the order is shift, scale, gate (Source: FLUX)."""
+    parts = values[:, None].split(width, -1)
+    return [Modulation(parts[i], 1 + parts[i + 1], parts[i + 2]) for i in range(0, len(parts), 3)]
+
+
+def tokens_of(latents: Tensor) -> Tensor:
+    """Latents (B, C, h, w) to tokens (B, h w, C), row-major."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def latents_of(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """Tokens (B, h w, C) back to latents (B, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def _angles(position: Tensor, width: int, theta: float, dtype: torch.dtype) -> Tensor:
+    exponent = torch.arange(0, width, 2, dtype=dtype, device=position.device) / width
+    frequency = 1.0 / theta**exponent
+    return position.to(dtype)[..., None] * frequency

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all backbones share around their layers: the proprio token, the Euler loop, noising for training."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagewam_ros.core.contract import Denoising
+from imagewam_ros.model import flow
+from imagewam_ros.model.layers import Rotation
+from imagewam_ros.model.mot import Memory
+from imagewam_ros.model.protocol import Context, JointBatch, Plan, PrefixCache
+
+
+class ImageWamNetwork(nn.Module, ABC):
+    """Backbone `video`, expert `action` and `proprio_encoder`. Subclasses run the prefix and the target."""
+
+    def __init__(self, video: nn.Module, action: nn.Module, proprio_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.video = video
+        self.action = action
+        self.proprio_encoder = nn.Linear(proprio_dim, text_dim)
+        self._tables: dict[tuple[int, torch.device], Rotation] = {}
+
+    @abstractmethod
+    def action_table(self, horizon: int, device: torch.device) -> Rotation:
+        """Rotary table of the action tokens."""
+
+    @abstractmethod
+    def prefix_modulation(self, timestep: Tensor) -> Any:
+        """Modulation of the prefix at timestep (B,), None where it depends on the prefix itself."""
+
+    def velocity(self, actions: Tensor, timestep: Tensor, cache: PrefixCache) -> Tensor:
+        """Velocity (B, T, D) of noised actions (B, T, D) at timestep (B,) in 0..1000."""
+        return self._velocity(actions, self.action.modulation(timestep), cache)  # type: ignore[operator,arg-type]
+
+    def plan(self, denoising: Denoising) -> Plan:
+        """Modulation of the schedule's timesteps and of the prefix, without gradients."""
+        device = self.proprio_encoder.weight.device
+        grid = flow.schedule(denoising.steps, denoising.shift, denoising.time_grid)
+        times, deltas = grid.timesteps.to(device), grid.deltas.to(device)
+        with torch.no_grad():
+            steps = [self.action.modulation(times[i : i + 1]) for i in range(denoising.steps)]  # type: ignore[operator]
+            return Plan(denoising, times, deltas, steps, self.prefix_modulation(torch.zeros(1, device=device)))
+
+    @torch.no_grad()
+    def denoise(self, noise: Tensor, cache: PrefixCache, plan: Plan) -> Tensor:
+        """Actions (B, T, D) float32 from noise (B, T, D) by the plan's Euler steps."""
+        actions = noise.float()
+        for modulation, delta in zip(plan.action, plan.deltas, strict=True):
+            velocity = self._velocity(actions, modulation, cache)  # type: ignore[arg-type]
+            actions = torch.addcmul(actions, velocity.float(), delta)
+        return actions
+
+    def action_velocity(self, batch: JointBatch, memory: Memory) -> Tensor:
+        """Velocity (B*K, T, D) of the batch's noised actions over its prefix."""
+        draws = batch.action_noise.shape[0] // batch.actions.shape[0]
+        actions = batch.actions.repeat_interleave(draws, 0)
+        noised = flow.noised(actions, batch.action_noise, batch.action_timestep)
+        return self._velocity(noised, self.action.modulation(batch.action_timestep), memory)  # type: ignore[operator]
+
+    def noised_target(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
+        """Noised target latents (S, C, h, w) and their timestep (S,)."""
+        assert batch.target is not None and batch.target_noise is not None and batch.target_timestep is not None
+        return flow.noised(batch.target, batch.target_noise, batch.target_timestep), batch.target_timestep
+
+    def _velocity(self, actions: Tensor, modulation: Any, memory: Memory) -> Tensor:
+        key = (actions.shape[1], actions.device)
+        if key not in self._tables:
+            self._tables[key] = self.action_table(*key)
+        dtype = self.proprio_encoder.weight.dtype
+        velocity: Tensor = self.action(actions.to(dtype), modulation, memory, self._tables[key])
+        return velocity
+
+
+def pack_proprio(context: Context, token: Tensor, batch: int) -> Context:
+    """Insert the proprio token (B, ctx) after the last valid text token: (B, L + 1, ctx).
+
+    Text is right-padded; a context of batch 1 serves all samples.
+    """
+    tokens = context.tokens.to(token.dtype).expand(batch, -1, -1)
+    if context.mask is None:
+        return Context(torch.cat([tokens, token[:, None]], 1))
+    mask = context.mask.expand(batch, -1)
+    valid = mask.sum(1, keepdim=True)  # (B, 1)
+    place = torch.arange(tokens.shape[1] + 1, device=tokens.device)[None]  # (1, L + 1)
+    source = (place - (place > valid).long()).clamp(max=tokens.shape[1] - 1)
+    moved = tokens.gather(1, source[..., None].expand(-1, -1, tokens.shape[2]))
+    return Context(torch.where((place == valid)[..., None], token[:, None], moved), place <= valid)

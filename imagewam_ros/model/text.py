@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen text encoder: a transformers Qwen3, cut after the last layer that is read.
+
+Features are hidden states of some layers, side by side (layer-major). Encoded once per
+instruction, valid tokens only. Source: model.md of the design notes, section 1.6.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.model.protocol import Context
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """Which hidden states are read; k is the output of the k-th layer, counted from 1."""
+
+    layers: tuple[int, ...] = (9, 18, 27)
+
+    def __post_init__(self) -> None:
+        if not self.layers or min(self.layers) < 1:
+            raise ConfigError(f"text layers count from 1 and at least one is read, found {self.layers}")
+
+
+class QwenText:
+    """Qwen3 with its tokenizer. Satisfies `protocol.TextEncoder`."""
+
+    def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast, spec: TextSpec, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.max_length = max_length
+        self.model = _cut(model, max(spec.layers)).eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, directory: Path, spec: TextSpec, max_length: int, dtype: torch.dtype = torch.float32) -> "QwenText":
+        """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
+        folder = directory / "text_encoder"
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"no text encoder in {folder}; expected a transformers directory with config.json")
+        try:
+            config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+            if config.num_hidden_layers < max(spec.layers):
+                raise CheckpointError(
+                    f"{folder} has {config.num_hidden_layers} layers, layer {max(spec.layers)} is read; "
+                    "use the text encoder that the checkpoint was trained with"
+                )
+            config.num_hidden_layers = max(spec.layers)
+            config.layer_types = config.layer_types[: max(spec.layers)]
+            model = Qwen3Model.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
+        return cls(model, tokenizer, spec, max_length)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return int(self.model.config.hidden_size) * len(self.spec.layers)
+
+    @torch.no_grad()
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, ctx) of the prompt's valid tokens."""
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        ids = self.tokenizer(chat, truncation=True, max_length=self.max_length)["input_ids"]
+        states = self.model(
+            input_ids=torch.tensor([ids], device=self.model.device), output_hidden_states=True, use_cache=False
+        ).hidden_states
+        return torch.cat([states[layer][0] for layer in self.spec.layers], -1)
+
+    def condition(self, tokens: Tensor, images: Tensor) -> Context:
+        """The features as they are: this encoder does not see the image."""
+        return Context(tokens[None])
+
+    def to(self, device: torch.device | str) -> "QwenText":
+        """Move to a device."""
+        self.model.to(device)
+        return self
+
+    def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """Write `text_encoder/` and `tokenizer/`."""
+        model = Qwen3Model(self.model.config)
+        model.load_state_dict(self.model.state_dict(), strict=False)
+        model.to(dtype or self.model.dtype).save_pretrained(directory / "text_encoder")
+        self.tokenizer.save_pretrained(directory / "tokenizer")
+
+
+def small_text(
+    corpus: Sequence[str], spec: TextSpec, hidden: int = 32, seed: int = 0, max_length: int = 64
+) -> QwenText:
+    """A small random Qwen3 with a byte-level tokenizer fitted to `corpus`; it reads any text.
+
+    Random features serve where a few instructions must only be told apart.
+    """
+    tokenizer = _fit_tokenizer(corpus)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=max(spec.layers),
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=hidden // 2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3Model(config)
+    return QwenText(model, tokenizer, spec, max_length)
+
+
+def _fit_tokenizer(corpus: Sequence[str]) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        chat_template="{% for message in messages %}{{ message['content'] }}{% endfor %}",
+    )
+
+
+def _cut(model: Qwen3Model, layers: int) -> Any:
+    """Keep `layers` layers and no final norm: the last hidden state is a layer's plain output."""
+    model.layers = model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    model.config.layer_types = model.config.layer_types[:layers]
+    model.norm = nn.Identity()
+    return model
