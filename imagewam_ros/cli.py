@@ -32,7 +32,7 @@ COMMANDS = {
         "imagewam demo --episodes 5 --seed 0 --out demo",
     ),
     "up": Command(
-        "imagewam_ros.supervisor",
+        "imagewam_ros.up",
         "start the graph of a cell: simulator or robot, policy, executor",
         "imagewam up --policy models/tiny --sim mujoco",
     ),

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the graph's processes, pass on what they say, end them all.
+
+Every process leads a session of its own, so Ctrl-C reaches only the supervisor, which passes it on.
+A process that outlives its supervisor gets SIGTERM from the kernel: the executor can still brake.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, NamedTuple
+
+from imagewam_ros.core.errors import GraphError
+from imagewam_ros.core.paths import PACKAGE, share_dir
+from imagewam_ros.graph import IMAGE_ENVIRONMENT, Death, Process, Value, parameters
+
+SIGNALS = ((signal.SIGINT, 1.8), (signal.SIGTERM, 0.6), (signal.SIGKILL, 0.4))
+"""What a process gets, and how long it has, in s; together below 3 s."""
+
+POLL_S = 0.05
+PR_SET_PDEATHSIG = 1
+Sink = Callable[[str, str], None]
+"""Takes a process's name and one line of what it said."""
+
+
+class Exit(NamedTuple):
+    """A process that ended, with its exit code; negative is the signal that killed it."""
+
+    process: Process
+    code: int
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether the process was done."""
+        return self.process.death is Death.FAILURE_ENDS_GRAPH and self.code == 0
+
+    @property
+    def ends_graph(self) -> bool:
+        """Whether the rest must end too."""
+        return self.process.death is not Death.ARMS_HOLD and not self.as_planned
+
+    def __str__(self) -> str:
+        """Say what happened, for a person."""
+        how = signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
+        return f"{self.process.name} ended ({how}), which {self.process.death.value}"
+
+
+class Supervisor:
+    """Processes that live and end together. Use as a context manager from the main thread."""
+
+    def __init__(self, processes: Sequence[Process], values: Mapping[str, Value], sink: Sink) -> None:
+        self.processes, self.values, self.sink = processes, values, sink
+        self._running: list[tuple[Process, subprocess.Popen[bytes]]] = []
+        self._selector = selectors.DefaultSelector()
+        self._partial: dict[str, bytes] = {}
+        self.killed: list[str] = []
+
+    def __enter__(self) -> "Supervisor":
+        """Start every process, or none. Raises GraphError when an executable is missing."""
+        commands = [command(process, self.values) for process in self.processes]
+        for process, words in zip(self.processes, commands, strict=True):
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment(process, os.environ),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+            assert child.stdout is not None
+            os.set_blocking(child.stdout.fileno(), False)
+            self._selector.register(child.stdout, selectors.EVENT_READ, process.name)
+            self._running.append((process, child))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every process that is left."""
+        self.stop()
+
+    @property
+    def alive(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {process.name: child.pid for process, child in self._running}
+
+    def poll(self, timeout_s: float = POLL_S) -> list[Exit]:
+        """Pass on what the processes say for up to `timeout_s`; return those that ended meanwhile."""
+        for key, _ in self._selector.select(timeout_s):
+            self._pass_on(key)
+        ended = [(process, child) for process, child in self._running if child.poll() is not None]
+        self._running = [pair for pair in self._running if pair not in ended]
+        return [Exit(process, child.returncode) for process, child in ended]
+
+    def stop(self) -> None:
+        """End all processes and what they started, within 3 s."""
+        groups = [child.pid for _, child in self._running]
+        for number, patience_s in SIGNALS:
+            for _, child in self._running:
+                _signal_group(child.pid, number)
+            if number == signal.SIGKILL:
+                self.killed = list(self.alive)
+            end = time.monotonic() + patience_s
+            while self._running and time.monotonic() < end:
+                self.poll()
+        for group in groups:
+            _signal_group(group, signal.SIGKILL)
+        for key in list(self._selector.get_map().values()):
+            self._pass_on(key)
+        self._selector.close()
+
+    def _pass_on(self, key: selectors.SelectorKey) -> None:
+        stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+        data = stream.read()
+        if data == b"":
+            self._selector.unregister(stream)
+            stream.close()
+        *lines, rest = (self._partial.pop(key.data, b"") + (data or b"")).split(b"\n")
+        if rest and data != b"":
+            self._partial[key.data] = rest
+        elif rest:
+            lines.append(rest)
+        for line in lines:
+            self.sink(key.data, line.decode(errors="replace"))
+
+
+class Interrupts:
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag while it is open."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> "Interrupts":
+        """Take over the signals."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._remember) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, action in self._before.items():
+            signal.signal(number, action)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
+
+
+def command(process: Process, values: Mapping[str, Value]) -> list[str]:
+    """Return the words that start a process. Raises GraphError when it is not installed."""
+    words = [sys.executable, str(executable(process.executable)), "--ros-args"]
+    words += ["--log-level", str(values["log_level"]), "-r", f"__node:={process.name}"]
+    namespace = str(values["namespace"]).strip("/")
+    if namespace:
+        words += ["-r", f"__ns:=/{namespace}"]
+    for origin, target in process.remappings:
+        words += ["-r", f"{origin}:={target}"]
+    for name, value in parameters(process, values).items():
+        words += ["-p", f"{name}:={json.dumps(value)}"]
+    return words
+
+
+def executable(name: str) -> Path:
+    """Find a node's script in a checkout or an installation. Raises GraphError."""
+    share = share_dir()
+    places = (share / "scripts" / name, share.parents[1] / "lib" / PACKAGE / name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise GraphError(
+        f"no executable {name!r} in {' or '.join(str(p.parent) for p in places)}; install the package again"
+    )
+
+
+def environment(process: Process, base: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a process: loopback unless the site chose otherwise, more shared memory for images."""
+    env = {**base, "PYTHONUNBUFFERED": "1"}
+    if "ROS_LOCALHOST_ONLY" not in base:
+        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if process.publishes_images:
+        for variable in IMAGE_ENVIRONMENT:
+            env.setdefault(variable, str(share_dir() / "fastdds" / "shm8.xml"))
+    return env
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)

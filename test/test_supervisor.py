@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small real processes stand for the nodes: polite, stubborn, dying."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imagewam_ros.core.errors import ConfigError, GraphError
+from imagewam_ros.graph import Death, Process, settings
+from imagewam_ros.supervisor import Exit, Supervisor, command, environment
+from imagewam_ros.up import use_domain
+
+POLITE = "import signal, sys\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGINT, signal.SIGTERM])\nprint('bye')"
+BLOCK = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])\n"
+STUBBORN = BLOCK + "import time\nprint('ready', flush=True)\ntime.sleep(60)"
+PARENT = (
+    "import subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "print('ready', child.pid, flush=True)\ntime.sleep(60)"
+)
+VALUES = settings({})
+PATIENCE_S = 10.0
+
+Make = Callable[..., Process]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def process(name: str, code: str, death: Death = Death.ENDS_GRAPH) -> Process:
+        script = tmp_path / name
+        script.write_text(code if code.startswith(BLOCK) else BLOCK * ("sigwait" in code) + code)
+        return Process(name, str(script), death)
+
+    return process
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def __call__(self, name: str, line: str) -> None:
+        self.lines.append((name, line))
+
+
+def until(supervisor: Supervisor, happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end
+        supervisor.poll()
+
+
+def first_exit(supervisor: Supervisor) -> Exit:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        for ended in supervisor.poll():
+            return ended
+    raise AssertionError(f"still alive: {supervisor.alive}")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def wait_gone(pid: int) -> bool:
+    end = time.monotonic() + PATIENCE_S
+    while not gone(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    return gone(pid)
+
+
+def test_lines_carry_their_process_and_stop_is_polite(make: Make) -> None:
+    heard = Heard()
+    with Supervisor([make("a", POLITE), make("b", POLITE)], VALUES, heard) as supervisor:
+        until(supervisor, lambda: len(heard.lines) == 2)
+        pids = supervisor.alive
+    assert sorted(heard.lines) == [("a", "bye"), ("a", "ready"), ("b", "bye"), ("b", "ready")]
+    assert supervisor.killed == []
+    assert all(gone(pid) for pid in pids.values())
+
+
+def test_a_stubborn_process_is_killed_within_three_seconds(make: Make) -> None:
+    heard = Heard()
+    with Supervisor([make("a", STUBBORN)], VALUES, heard) as supervisor:
+        until(supervisor, lambda: bool(heard.lines))
+        start = time.monotonic()
+    assert time.monotonic() - start < 3.0
+    assert supervisor.killed == ["a"]
+    assert supervisor.alive == {}
+
+
+def test_what_a_process_started_ends_with_it(make: Make) -> None:
+    heard = Heard()
+    with Supervisor([make("a", PARENT)], VALUES, heard) as supervisor:
+        until(supervisor, lambda: bool(heard.lines))
+    assert wait_gone(int(heard.lines[0][1].split()[1]))
+
+
+def test_nothing_outlives_a_killed_supervisor(make: Make) -> None:
+    process = make("a", PARENT)
+    code = (
+        "from imagewam_ros.supervisor import Supervisor; from imagewam_ros.graph import *\n"
+        f"with Supervisor([Process('a', {process.executable!r}, Death.ENDS_GRAPH)], settings({{}}), print) as s:\n"
+        "    print(s.alive['a'], flush=True)\n    while True: s.poll()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+        parent.kill()
+        assert wait_gone(pid)
+
+
+@pytest.mark.parametrize(
+    ("death", "code", "ends", "text"),
+    [
+        (Death.ENDS_GRAPH, 0, True, "a ended (exit code 0), which ends the graph"),
+        (
+            Death.ARMS_HOLD,
+            3,
+            False,
+            "a ended (exit code 3), which leaves the others alive; the executor holds the arms",
+        ),
+        (Death.FAILURE_ENDS_GRAPH, 0, False, "exit code 0"),
+        (Death.FAILURE_ENDS_GRAPH, 2, True, "exit code 2"),
+    ],
+)
+def test_a_death_means_what_the_graph_says(make: Make, death: Death, code: int, ends: bool, text: str) -> None:
+    with Supervisor([make("a", f"raise SystemExit({code})", death)], VALUES, Heard()) as supervisor:
+        ended = first_exit(supervisor)
+    assert ended.ends_graph is ends
+    assert text in str(ended)
+
+
+def test_a_signal_is_named(make: Make) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    with Supervisor([make("a", code)], VALUES, Heard()) as supervisor:
+        assert "a ended (SIGSEGV)" in str(first_exit(supervisor))
+
+
+def up(*processes: Process) -> "subprocess.Popen[str]":
+    listed = ", ".join(f"Process({p.name!r}, {p.executable!r}, {p.death})" for p in processes)
+    imports = (
+        "import sys; from imagewam_ros.graph import Death, Process, settings; from imagewam_ros.up import supervise"
+    )
+    code = f"{imports}\nsys.exit(supervise([{listed}], settings({{}})))"
+    words = [sys.executable, "-u", "-c", code]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def lines_until(process: "subprocess.Popen[str]", *wanted: str) -> list[str]:
+    assert process.stdout
+    lines: list[str] = []
+    while not all(any(text in line for line in lines) for text in wanted):
+        line = process.stdout.readline()
+        assert line, lines
+        lines.append(line)
+    return lines
+
+
+def test_up_ends_with_zero_after_ctrl_c(make: Make) -> None:
+    with up(make("a", POLITE), make("b", POLITE)) as process:
+        lines_until(process, "[a] ready", "[b] ready")
+        process.send_signal(signal.SIGINT)
+        lines_until(process, "[a] bye", "[b] bye")
+        assert process.wait(3) == 0
+
+
+def test_up_goes_on_without_a_policy_and_says_so(make: Make) -> None:
+    policy = make("policy", "raise SystemExit(1)", Death.ARMS_HOLD)
+    with up(policy, make("executor", POLITE)) as process:
+        lines_until(process, "the executor holds the arms", "[executor] ready")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(3) == 1
+
+
+def test_up_ends_when_the_executor_does(make: Make) -> None:
+    with up(make("executor", "raise SystemExit(0)"), make("sim", POLITE)) as process:
+        lines_until(process, "executor ended (exit code 0), which ends the graph")
+        assert process.wait(3) == 1
+
+
+def test_a_missing_executable_is_an_error_before_anything_starts(make: Make, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    first = make("a", f"open({str(touched)!r}, 'w')")
+    supervisor = Supervisor([first, Process("b", "no_node", Death.ENDS_GRAPH)], VALUES, Heard())
+    with pytest.raises(GraphError, match=r"no executable 'no_node' in .*; install the package again"), supervisor:
+        pass
+    assert not touched.exists()
+
+
+def test_the_command_line_says_all_to_ros(make: Make) -> None:
+    values = settings({"namespace": "/cell/", "log_level": "warn"})
+    process = Process(
+        "n", str(make("a", POLITE).executable), Death.ENDS_GRAPH, {"list": ("x", "y"), "text": "1"}, (("o", "t"),)
+    )
+    words = command(process, values)[2:]
+    assert words[:7] == ["--ros-args", "--log-level", "warn", "-r", "__node:=n", "-r", "__ns:=/cell"]
+    assert words[7:] == ["-r", "o:=t", "-p", "use_sim_time:=false", "-p", 'list:=["x", "y"]', "-p", 'text:="1"']
+
+
+def test_loopback_is_the_default_and_the_site_may_differ() -> None:
+    process = Process("n", "x", Death.ENDS_GRAPH, publishes_images=True)
+    env = environment(process, {})
+    assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert Path(env["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environment(process, {"ROS_LOCALHOST_ONLY": "1"})
+    mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}
+    assert environment(process, mine).items() >= mine.items()
+
+
+def test_a_domain_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ROS domain must be 0 to 101, found 200"):
+        use_domain(200)
+    assert os.environ.get("ROS_DOMAIN_ID") != "200"
