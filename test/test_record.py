@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recording demonstrations: whole, labelled, repeatable, and never from the seeds of evaluation."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagewam_ros import record
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.data.episode import read_provenance
+from imagewam_ros.data.frames import read_frames
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    record.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_expert_demonstrates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--expert", "--episodes", "2", "--out", str(tmp_path), "--workers", "1", "--json")
+    (tmp_path / "episode_1000001").mkdir()  # a cut-off recording is replaced
+    assert record.run(parse(*words)) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["recorded"] == last["successes"] == 2 and last["kept"] == 0
+    about = read_provenance(tmp_path / "episode_1000001")
+    assert (about.robot, about.task, about.seed, about.label) == ("sim_cell", "tray_lift", 1_000_001, "success")
+    frames = read_frames(tmp_path / "episode_1000000")
+    assert frames.positions.shape[1] == 14 and frames.images["head"].shape[1:] == (128, 128, 3)
+    assert np.abs(frames.actions - frames.positions)[:, 0].max() < 0.5
+    assert record.run(parse(*words)) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["kept"] == 2
+
+
+def test_seeds_of_evaluation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed 5 belongs to evaluation"):
+        record.run(parse("--expert", "--seed", "5", "--out", str(tmp_path)))
+
+
+def test_somebody_must_demonstrate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="say who demonstrates"):
+        record.run(parse("--out", str(tmp_path)))
