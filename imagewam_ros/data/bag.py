@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write serialised messages as a rosbag2 folder with MCAP storage. Its messages are never decoded.
+
+metadata.yaml comes last, by a rename: a folder without it did not finish. `flush` hands what was
+written to the operating system, so a process that is killed loses what came after the last flush.
+Source: rosbag2's metadata version 9, mcap.dev/spec.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import yaml
+from mcap.writer import CompressionType, Writer
+from rosbags.interfaces import Qos
+from rosbags.rosbag2.metadata import dump_qos_v9
+
+from imagewam_ros.core.errors import EpisodeError, unknown_name
+from imagewam_ros.data.bag_types import definition
+
+METADATA = "metadata.yaml"
+COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
+CHUNK_BYTES = 4 * 2**20
+PROVENANCE_RECORD = "imagewam"
+"""MCAP metadata record at the start of the file: what is known before the first message."""
+
+
+class Topic(NamedTuple):
+    """One topic of a bag: its name, type ("package/msg/Name") and the QoS its publishers offer."""
+
+    name: str
+    msgtype: str
+    qos: tuple[Qos, ...] = ()
+
+
+class TopicCount(NamedTuple):
+    """A topic and how many of its messages are in the bag."""
+
+    topic: Topic
+    messages: int
+
+
+class BagSummary(NamedTuple):
+    """What metadata.yaml says about the messages. Times in ns; start_ns is 0 when there are none."""
+
+    file: str
+    start_ns: int
+    end_ns: int
+    counts: Sequence[TopicCount]
+
+
+class BagWriter:
+    """A bag under construction. `close` makes it whole; leaving the `with` block by an error does not."""
+
+    def __init__(self, directory: Path, custom: Mapping[str, str], compression: str = "none") -> None:
+        """Create `directory`. `custom` is kept in the file from its first byte on.
+
+        Raises EpisodeError when the folder exists, cannot be made or the compression is unknown.
+        """
+        if compression not in COMPRESSIONS:
+            raise EpisodeError(unknown_name("compression", compression, COMPRESSIONS))
+        try:
+            directory.mkdir(parents=True)
+            self.path = directory / f"{directory.name}_0.mcap"
+            self._file = self.path.open("xb")
+        except FileExistsError:
+            raise EpisodeError(f"{directory} exists; record to another folder or remove it first") from None
+        except OSError as error:
+            raise EpisodeError(f"cannot record to {directory}: {error}; choose another folder") from error
+        self.directory = directory
+        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=COMPRESSIONS[compression])
+        self._writer.start(profile="ros2", library="imagewam_ros")
+        self._writer.add_metadata(PROVENANCE_RECORD, dict(custom))
+        self._schemas: dict[str, int] = {}
+        self._topics: dict[int, Topic] = {}
+        self._counts: dict[int, int] = {}
+        self._start_ns, self._end_ns = 0, 0
+        self.messages, self.bytes = 0, 0
+        self.aborted = False
+
+    def add(self, topic: Topic) -> int:
+        """Add a topic and return its channel. Raises EpisodeError for a type without a definition."""
+        if topic.msgtype not in self._schemas:
+            text = definition(topic.msgtype).text.encode()
+            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text)
+        channel = self._writer.register_channel(
+            topic.name,
+            "cdr",
+            self._schemas[topic.msgtype],
+            {"offered_qos_profiles": yaml.safe_dump(_qos(topic)).strip() if topic.qos else ""},
+        )
+        self._topics[channel], self._counts[channel] = topic, 0
+        return int(channel)
+
+    def write(self, channel: int, log_ns: int, data: bytes, publish_ns: int = 0) -> None:
+        """Write one serialised message, received at `log_ns`. Raises OSError as the disk does."""
+        self._writer.add_message(channel, log_ns, data, publish_ns or log_ns)
+        self._start_ns = min(self._start_ns or log_ns, log_ns)
+        self._end_ns = max(self._end_ns, log_ns)
+        self._counts[channel] += 1
+        self.messages += 1
+        self.bytes += len(data)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system. Raises OSError as the disk does."""
+        self._writer.flush()
+
+    def close(self, custom: Mapping[str, str]) -> None:
+        """Finish the file, then write metadata.yaml with `custom`. Raises OSError as the disk does."""
+        self._writer.finish()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        counts = [TopicCount(topic, self._counts[channel]) for channel, topic in self._topics.items()]
+        write_metadata(self.directory, BagSummary(self.path.name, self._start_ns, self._end_ns, counts), custom)
+
+    def abort(self) -> None:
+        """Leave the file as it is, without index and metadata."""
+        self.aborted = True
+        self._file.raw.close()  # not the buffer: on a full disk it would try to write once more
+
+    def __enter__(self) -> "BagWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self.abort()
+
+
+def write_metadata(directory: Path, summary: BagSummary, custom: Mapping[str, str]) -> None:
+    """Write rosbag2's metadata.yaml by a rename: it is whole or not there."""
+    when = {
+        "starting_time": {"nanoseconds_since_epoch": summary.start_ns},
+        "duration": {"nanoseconds": summary.end_ns - summary.start_ns},
+        "message_count": sum(count.messages for count in summary.counts),
+    }
+    information: dict[str, Any] = {
+        "version": 9,
+        "storage_identifier": "mcap",
+        **when,
+        "topics_with_message_count": [_topic(count) for count in summary.counts],
+        "compression_format": "",
+        "compression_mode": "",
+        "relative_file_paths": [summary.file],
+        "files": [{"path": summary.file, **when}],
+        "custom_data": dict(custom),
+        "ros_distro": os.environ.get("ROS_DISTRO", ""),
+    }
+    _replace(directory / METADATA, {"rosbag2_bagfile_information": information})
+
+
+def rewrite_custom(directory: Path, custom: Mapping[str, str]) -> None:
+    """Change keys of a whole bag's custom data. Raises EpisodeError where there is no metadata.yaml."""
+    path = directory / METADATA
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise EpisodeError(f"{directory} has no {METADATA}: its recording was cut off; recover it first") from None
+    information = data["rosbag2_bagfile_information"]
+    information["custom_data"] = {**(information.get("custom_data") or {}), **custom}
+    _replace(path, data)
+
+
+def _replace(path: Path, data: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".yaml.part")
+    with part.open("w", encoding="utf8") as file:
+        yaml.safe_dump(dict(data), file, sort_keys=False)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _topic(count: TopicCount) -> dict[str, Any]:
+    return {
+        "topic_metadata": {
+            "name": count.topic.name,
+            "type": count.topic.msgtype,
+            "serialization_format": "cdr",
+            "offered_qos_profiles": _qos(count.topic),
+            "type_description_hash": definition(count.topic.msgtype).type_hash,
+        },
+        "message_count": count.messages,
+    }
+
+
+def _qos(topic: Topic) -> list[dict[str, Any]]:
+    return [dict(profile) for profile in dump_qos_v9(list(topic.qos))]
