@@ -5,7 +5,9 @@ import numpy as np
 
 from imagewam_ros.sim.gl import mujoco
 
-COLOUR, CAMERA_M, CAMERA_RAD, LIGHT_M = 0.12, 0.01, 0.015, 0.3
+SHADE, HUE = 0.08, 0.05
+"""Every paint becomes lighter or darker, and each of its channels shifts a little."""
+CAMERA_M, CAMERA_RAD, LIGHT = 0.01, 0.015, 0.25
 BRIGHTNESS, FRICTION, MASS = (0.7, 1.25), (0.85, 1.15), (0.9, 1.1)
 
 
@@ -14,15 +16,17 @@ class Appearance:
 
     def __init__(self, model: mujoco.MjModel, keep_cameras: tuple[str, ...] = ()) -> None:
         self.model = model
-        fields = ("geom_rgba", "cam_pos", "cam_quat", "light_diffuse", "light_pos", "geom_friction", "body_mass")
+        fields = ("geom_rgba", "cam_pos", "cam_quat", "light_diffuse", "light_dir", "geom_friction", "body_mass")
         self._built = {name: getattr(model, name).copy() for name in fields}
+        _, self._paint = np.unique(model.geom_rgba, axis=0, return_inverse=True)
         self._moving = np.array([[model.cam(i).name not in keep_cameras] for i in range(model.ncam)], dtype=float)
 
     def vary(self, rng: np.random.Generator) -> None:
         """Draw a new cell around the built one, in place."""
         built, model = self._built, self.model
-        shift = rng.uniform(-COLOUR, COLOUR, (model.ngeom, 3))
-        model.geom_rgba[:, :3] = np.clip(built["geom_rgba"][:, :3] + shift, 0, 1)
+        paints = self._paint.max() + 1
+        shift = rng.uniform(-SHADE, SHADE, (paints, 1)) + rng.uniform(-HUE, HUE, (paints, 3))
+        model.geom_rgba[:, :3] = np.clip(built["geom_rgba"][:, :3] + shift[self._paint], 0, 1)
         model.cam_pos[:] = built["cam_pos"] + self._moving * rng.uniform(-CAMERA_M, CAMERA_M, (model.ncam, 3))
         turn = self._moving * rng.uniform(-CAMERA_RAD, CAMERA_RAD, (model.ncam, 3))
         for i, vector in enumerate(turn):
@@ -30,6 +34,7 @@ class Appearance:
             mujoco.mju_quatIntegrate(quat, vector, 1.0)
             model.cam_quat[i] = quat
         model.light_diffuse[:] = built["light_diffuse"] * rng.uniform(*BRIGHTNESS)
-        model.light_pos[:] = built["light_pos"] + rng.uniform(-LIGHT_M, LIGHT_M, (model.nlight, 3))
+        toward = built["light_dir"] + rng.uniform(-LIGHT, LIGHT, (model.nlight, 3))
+        model.light_dir[:] = toward / np.linalg.norm(toward, axis=1, keepdims=True)
         model.geom_friction[:, 0] = built["geom_friction"][:, 0] * rng.uniform(*FRICTION)
         model.body_mass[:] = built["body_mass"] * rng.uniform(*MASS)

@@ -18,6 +18,8 @@ from imagewam_ros.sim.scene import FRONT, FRONT_SIZE, PHYSICS_NS, build_model
 from imagewam_ros.sim.tasks import find_task
 from imagewam_ros.sim.world import World
 
+FINE = (2048, 4)
+"""Shadow map and samples per pixel of the fine spectator's camera; the policy's cameras have neither."""
 HOLD_NS = 500_000_000
 """The task must stay achieved this long to count."""
 HOME = (0.0, 0.05, 1.85, 0.0, math.pi - 1.90, 0.0, 0.04)
@@ -26,12 +28,22 @@ HOME_SPREAD_RAD = 0.04
 
 
 class Cell:
-    """One cell with one task. Call reset before anything else; render in one thread only."""
+    """One cell with one task. Call reset before anything else; render in one thread only.
 
-    def __init__(self, embodiment: Embodiment | None = None, task: str = "tray_lift", randomise: bool = True) -> None:
+    randomise varies colours, light, camera mounts, friction and masses from seed to seed.
+    fine_front gives the spectator's camera shadows and smooth edges, at about eight times the cost.
+    """
+
+    def __init__(
+        self,
+        embodiment: Embodiment | None = None,
+        task: str = "tray_lift",
+        randomise: bool = True,
+        fine_front: bool = False,
+    ) -> None:
         self.embodiment = embodiment or load_embodiment("sim_cell")
         self.task_name, self.task = task, find_task(task)
-        self.randomise = randomise
+        self.randomise, self.fine_front = randomise, fine_front
         self.model = build_model(self.embodiment, self.task)
         self.data = mujoco.MjData(self.model)
         self.world = World(self.model, self.data)
@@ -135,5 +147,7 @@ class Cell:
             found = self.embodiment.camera(camera)
             size = (found.height, found.width)
         if size not in self._renderers:
+            quality = self.model.vis.quality  # read when a renderer is made
+            quality.shadowsize, quality.offsamples = FINE if camera == FRONT and self.fine_front else (0, 0)
             self._renderers[size] = mujoco.Renderer(self.model, *size)
         return self._renderers[size]

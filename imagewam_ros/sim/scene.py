@@ -7,6 +7,8 @@ light and the task's objects. Geometry, masses and limits come from the URDF.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.kinematics.description import expand
 from imagewam_ros.sim.gl import mujoco
@@ -18,6 +20,8 @@ COMPILER = '<mujoco><compiler angle="radian" discardvisual="false" fusestatic="f
 FRONT = "front"
 FRONT_SIZE = (480, 640)
 """The spectator's camera, height and width; no policy sees it."""
+FRONT_POSITION, FRONT_TARGET = (1.12, -0.52, 0.66), (0.19, 0.02, 0.13)
+WOOD, STEEL, FLOOR = (0.80, 0.70, 0.57, 1), (0.45, 0.46, 0.48, 1), (0.46, 0.48, 0.51, 1)
 OPTICAL_QUAT = (0.0, 1.0, 0.0, 0.0)
 """From a ROS optical frame (z forward, y down) to a MuJoCo camera (z backward, y up)."""
 FIELD_OF_VIEW = {"head": 60.0, "left_wrist": 70.0, "right_wrist": 70.0}
@@ -63,10 +67,11 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10
-    spec.visual.quality.shadowsize = 0
+    spec.visual.quality.shadowsize = 0  # with shadows and anti-aliasing an image costs ten times as much
     spec.visual.quality.offsamples = 0
-    spec.visual.headlight.ambient = [0.30, 0.30, 0.30]
-    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
+    spec.visual.map.shadowclip = 1.2
+    spec.visual.headlight.ambient = [0.32, 0.32, 0.32]
+    spec.visual.headlight.diffuse = [0.15, 0.15, 0.15]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
 
 
@@ -108,19 +113,32 @@ def _add_cameras(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
     """Hang each camera on its optical frame and size the off-screen buffer for the largest."""
     for camera in embodiment.cameras:
         spec.body(camera.frame).add_camera(name=camera.name, quat=OPTICAL_QUAT, fovy=FIELD_OF_VIEW[camera.name])
-    spec.worldbody.add_camera(name=FRONT, pos=[1.15, 0, 0.75], xyaxes=[0, 1, 0, -0.55, 0, 0.83], fovy=55)
     spec.visual.global_.offheight = max(FRONT_SIZE[0], *(camera.height for camera in embodiment.cameras))
     spec.visual.global_.offwidth = max(FRONT_SIZE[1], *(camera.width for camera in embodiment.cameras))
 
 
 def _add_room(spec: mujoco.MjSpec) -> None:
-    box, plane = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
+    """Add table, floor, sky and two lamps. The table's top is z = 0."""
+    box, cylinder, plane = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_PLANE
     world = spec.worldbody
-    wood = [0.76, 0.66, 0.53, 1]
-    world.add_geom(
-        name="table", type=box, size=[0.45, 0.6, 0.02], pos=[0.3, 0, -0.02], rgba=wood, friction=[0.8, 0.005, 0.0001]
-    )
-    world.add_geom(name="floor", type=plane, size=[3, 3, 0.1], pos=[0, 0, -0.75], rgba=[0.35, 0.38, 0.42, 1])
-    key, fill = [0.1, -0.35, -1], [-0.2, 0.5, -1]
-    world.add_light(name="key", pos=[0.2, 0.6, 1.6], dir=key, castshadow=True, diffuse=[0.6, 0.6, 0.6])
-    world.add_light(name="fill", pos=[0.6, -0.8, 1.4], dir=fill, castshadow=False, diffuse=[0.35, 0.35, 0.35])
+    top = {"size": [0.45, 0.6, 0.02], "pos": [0.3, 0, -0.02], "friction": [0.8, 0.005, 0.0001]}
+    world.add_geom(name="table", type=box, rgba=WOOD, **top)
+    for x, y in ((-0.1, -0.55), (-0.1, 0.55), (0.7, -0.55), (0.7, 0.55)):
+        leg = {"size": [0.02, 0.355, 0], "pos": [x, y, -0.395], "contype": 0, "conaffinity": 0}
+        world.add_geom(type=cylinder, rgba=STEEL, **leg)
+    world.add_geom(name="floor", type=plane, size=[4, 4, 0.1], pos=[0, 0, -0.75], rgba=FLOOR)
+    sky = {"type": mujoco.mjtTexture.mjTEXTURE_SKYBOX, "builtin": mujoco.mjtBuiltin.mjBUILTIN_GRADIENT}
+    spec.add_texture(name="sky", rgb1=[0.95, 0.96, 0.97], rgb2=[0.55, 0.60, 0.66], width=64, height=384, **sky)
+    sun = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    key, fill = {"pos": [0.6, 0.7, 1.6], "dir": [-0.25, -0.45, -1]}, {"pos": [0.6, -0.8, 1.4], "dir": [-0.2, 0.6, -0.8]}
+    world.add_light(name="key", type=sun, castshadow=True, diffuse=[0.46, 0.45, 0.43], specular=[0.15] * 3, **key)
+    world.add_light(name="fill", type=sun, castshadow=False, diffuse=[0.20, 0.21, 0.22], specular=[0] * 3, **fill)
+    spec.worldbody.add_camera(name=FRONT, pos=FRONT_POSITION, xyaxes=_looking(FRONT_POSITION, FRONT_TARGET), fovy=45)
+
+
+def _looking(position: tuple[float, ...], target: tuple[float, ...]) -> list[float]:
+    """MuJoCo's xyaxes of a level camera at `position` that looks at `target`."""
+    back = np.subtract(position, target)
+    right = np.cross((0.0, 0.0, 1.0), back)
+    up = np.cross(back, right)
+    return [*(right / np.linalg.norm(right)), *(up / np.linalg.norm(up))]
