@@ -154,8 +154,11 @@ def python_packages(distro: str) -> None:
     if stamp.exists() and not stamp.read_text().startswith(distro):
         raise SetUpError(f"{VENV} holds other ROS 2 wheels than {distro}; run: make clean-venv")
     torch = next(line for line in files[0].read_text().splitlines() if line.startswith("torch"))
-    say(f"installing {torch}, as pip is configured here; a build with CUDA is about 3 GB")
-    pip("install", torch)
+    if (VENV / "constraints.txt").exists():
+        pip("install", "--quiet", torch)
+    else:
+        say(f"installing {torch}, as pip is configured here; a build with CUDA is about 3 GB")
+        pip("install", torch)
     say(f"torch {torch_build()}")
     constraints = VENV / "constraints.txt"
     constraints.write_text(f"torch=={torch_version()}\n")
@@ -195,22 +198,25 @@ def checkout_on_path() -> None:
     """Let .venv run the rooms, scripts and data of this checkout, and install bin/imagewam."""
     site = next((VENV / "lib").glob("python3.*/site-packages"))
     (site / "imagewam_ros_checkout.pth").write_text(f"{ROOT}\n")
+    share = VENV / "share/imagewam_ros"
     for folder in ("config", "fastdds", "launch", "models", "urdf"):
-        link(VENV / "share/imagewam_ros" / folder, ROOT / folder)
-    for script in (ROOT / "scripts").iterdir():
-        link(VENV / "lib/imagewam_ros" / script.name, script)
+        mirror(ROOT / folder, share / folder)
+    mirror(ROOT / "scripts", VENV / "lib/imagewam_ros")
     launcher = VENV / "bin/imagewam"
     launcher.write_text(LAUNCHER.format(python=VENV / "bin/python", foreign=" ".join(FOREIGN)))
     launcher.chmod(0o755)
 
 
-def link(where: Path, to: Path) -> None:
-    """Make `where` a symbolic link to `to`, when that exists."""
-    where.parent.mkdir(parents=True, exist_ok=True)
-    if where.is_symlink():
-        where.unlink()
-    if to.exists():
-        where.symlink_to(to)
+def mirror(source: Path, target: Path) -> None:
+    """Fill `target` with links to the files of `source`; ros2 launch does not follow linked folders."""
+    if target.is_symlink():
+        target.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    for file in source.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            link = target / file.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
 
 
 def torch_version() -> str:
