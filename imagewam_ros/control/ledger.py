@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the travel that a policy predicted has gone, per arm.
+
+Travel is the summed absolute motion of an arm's joints, rad, its gripper left out. A chunk
+predicts the travel of its rows over the time in which it is the newest; what a later chunk
+replaces, or what lies behind its arrival, is lost at the seam.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imagewam_ros.control.timeline import Rows
+from imagewam_ros.core.schema import Floats
+
+
+@dataclass(frozen=True)
+class Travel:
+    """Totals of one arm since activation.
+
+    predicted: travel of all rows of all chunks, scaled to the time that each chunk added.
+    executed: travel of the sent commands. lost: predicted minus executed, where positive.
+    gripper_predicted and gripper_lost count closings and openings that chunks predicted, and
+    those of them that were replaced before they were due.
+    """
+
+    predicted: float = 0.0
+    executed: float = 0.0
+    gripper_predicted: int = 0
+    gripper_lost: int = 0
+
+    @property
+    def lost(self) -> float:
+        """Predicted travel that was not executed, rad."""
+        return max(self.predicted - self.executed, 0.0)
+
+    @property
+    def ratio(self) -> float:
+        """Executed over predicted; 1 where nothing was predicted."""
+        return self.executed / self.predicted if self.predicted > 0 else 1.0
+
+
+@dataclass
+class Ledger:
+    """Book of one arm. gripper_span is the gripper's range, m; half of it makes an event."""
+
+    gripper_span: float
+    _travel: Travel = field(default_factory=Travel)
+    _last: Floats | None = None
+    _covered_ns: int | None = None
+    _events: tuple[int, ...] = ()
+
+    @property
+    def travel(self) -> Travel:
+        """Totals so far."""
+        return self._travel
+
+    def chunk(self, rows: Rows, now_ns: int) -> None:
+        """A chunk was accepted: `rows` (n, joints of the arm, gripper last) with their times."""
+        motion = np.abs(np.diff(rows.positions[:, :-1], axis=0)).sum()
+        first, last = int(rows.times_ns[0]), int(rows.times_ns[-1])
+        begin = first if self._covered_ns is None else max(first, min(self._covered_ns, last))
+        share = (last - begin) / (last - first) if last > first else 0.0
+        events = self._gripper_events(rows)
+        reached = sum(t <= now_ns for t in self._events)
+        lost = 0
+        for due in self._events[reached:]:
+            near = [t for t in events if abs(t - due) <= 2 * (rows.times_ns[1] - rows.times_ns[0])]
+            lost += not near
+        known = sum(t <= (self._covered_ns or now_ns) for t in events)
+        self._events = tuple(t for t in events if t > now_ns)
+        self._covered_ns = last
+        t = self._travel
+        self._travel = Travel(
+            t.predicted + float(motion) * share,
+            t.executed,
+            t.gripper_predicted + len(events) - known,
+            t.gripper_lost + lost,
+        )
+
+    def sent(self, position: Floats) -> None:
+        """A command was sent: (joints of the arm, gripper last)."""
+        if self._last is not None:
+            t = self._travel
+            moved = float(np.abs(position[:-1] - self._last[:-1]).sum())
+            self._travel = Travel(t.predicted, t.executed + moved, t.gripper_predicted, t.gripper_lost)
+        self._last = position
+
+    def _gripper_events(self, rows: Rows) -> tuple[int, ...]:
+        """Times at which the gripper crosses the middle of its range."""
+        level = rows.positions[:, -1] > self.gripper_span / 2
+        return tuple(int(t) for t in rows.times_ns[1:][level[1:] != level[:-1]])

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last stage before the arms: position, velocity, acceleration and jerk of every joint.
+
+The limiter holds the state that was sent last and moves it towards a reference, tick by tick.
+Two things are always true of that state: it is inside all bounds, and the arm can stop from it
+inside all bounds. A reference sample that keeps both is sent unchanged. Otherwise `ruckig` plans,
+joint by joint, to meet the reference's full state at the earliest tick at which it can be met;
+where it can't be met, to the reference's next state. Community ruckig ignores position bounds and
+rejects target velocities above the limit, so the bounds, the stopping distance and the targets
+that ruckig is given are decided here.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from ruckig import InputParameter, Result, Ruckig, RuckigError, Trajectory
+
+from imagewam_ros.control.braking import Motion, plan_stop, stop_at, stop_extent
+from imagewam_ros.core.embodiment import Limits
+from imagewam_ros.core.schema import Floats
+
+MARGIN = 1e-3
+"""Share of velocity, acceleration and jerk kept back, so that rounding never shows in the log."""
+
+ROUNDING = 1e-10
+"""Positions are compared with bounds to within this, rad or m."""
+
+LONGEST_PLAN_S = 2.0
+"""A reference that can't be met within this time is followed without a plan to meet it."""
+
+RETRY_TICKS = 10
+"""Ticks until the search for a meeting point is repeated after it failed."""
+
+SEARCHES = 8
+"""Most plans that one search for a meeting point may make."""
+
+# Bernstein coefficients of the jerk of the quintic that joins two states, from the deviations of
+# position, velocity and acceleration at its end from motion with constant acceleration, over dt.
+JERK = np.array([[60.0, -24.0, 3.0], [-120.0, 60.0, -9.0], [60.0, -36.0, 9.0]])
+
+Reference = Callable[[int], Motion]
+"""State of the reference a number of periods after the last sent sample."""
+
+
+class Limiter:
+    """Keep sent states inside `limits`; see the module's text.
+
+    `period_s` is the control period. `state` is what was sent last. `limited` (joints,) says
+    which joints differed from the reference in the last step, `braked` which of them had to
+    brake for a position bound.
+    """
+
+    def __init__(self, limits: Limits, period_s: float) -> None:
+        keep = 1 - MARGIN
+        self.lower, self.upper = np.array(limits.lower), np.array(limits.upper)
+        self.velocity, self.acceleration = limits.velocity * keep, limits.acceleration * keep
+        self.jerk = limits.jerk * keep
+        self.period_s = period_s
+        joints = self.lower.size
+        self.reset(np.zeros(joints))
+        self._planners = [_Planner(v, a, j) for v, a, j in zip(self.velocity, self.acceleration, self.jerk, strict=True)]
+
+    def reset(self, position: Floats) -> None:
+        """Start at rest at `position`, which the caller has checked to be inside the bounds."""
+        rest = np.zeros(self.lower.size)
+        self.state = Motion(np.array(position, dtype=np.float64), rest, rest)
+        self.limited = np.zeros(self.lower.size, dtype=np.bool_)
+        self.braked = self.limited
+        self._plans: dict[int, _Plan] = {}
+
+    def drop_plans(self) -> None:
+        """Forget where the reference was to be met, because the reference has changed."""
+        self._plans.clear()
+
+    def step(self, reference: Reference, periods: int = 1) -> Motion:
+        """Advance `periods` control periods towards `reference` and return the state to send."""
+        target = reference(periods)
+        dt = periods * self.period_s
+        admissible = self._admissible(target, dt)
+        if admissible.all():
+            self._plans.clear()
+            self.limited = self.braked = ~admissible
+            self.state = Motion(*(np.array(part) for part in target))
+            return self.state
+        p, v, a = (np.array(part) for part in target)
+        for joint in np.flatnonzero(~admissible):
+            p[joint], v[joint], a[joint] = self._chase(int(joint), reference, periods)
+        for joint in np.flatnonzero(admissible):
+            self._plans.pop(int(joint), None)
+        wanted = Motion(p, v, a)
+        unsafe = ~admissible & ~self._stoppable(wanted)
+        if unsafe.any():
+            brake = self._brake(dt)
+            wanted = Motion(*(np.where(unsafe, b, w) for b, w in zip(brake, wanted, strict=True)))
+            for joint in np.flatnonzero(unsafe):
+                self._plans.pop(int(joint), None)
+        self.limited, self.braked = ~admissible, unsafe
+        self.state = wanted
+        return wanted
+
+    def brake(self, periods: int = 1) -> Motion:
+        """Advance `periods` control periods along the shortest stop."""
+        self._plans.clear()
+        self.state = self._brake(periods * self.period_s)
+        self.limited = self.braked = np.abs(self.state.velocity) > 0
+        return self.state
+
+    @property
+    def at_rest(self) -> bool:
+        """True when the sent state has neither velocity nor acceleration."""
+        return not (self.state.velocity.any() or self.state.acceleration.any())
+
+    def _brake(self, dt: float) -> Motion:
+        stopped = stop_at(plan_stop(self.state, self.acceleration, self.jerk), dt)
+        return Motion(np.clip(stopped.position, self.lower, self.upper), stopped.velocity, stopped.acceleration)
+
+    def _admissible(self, target: Motion, dt: float) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """(joints,) True where the step to `target` keeps all bounds and `target` can be stopped from."""
+        p0, v0, a0 = self.state
+        p1, v1, a1 = target
+        deviations = np.stack([p1 - p0 - dt * (v0 + dt * a0 / 2), dt * (v1 - v0 - dt * a0), dt * dt * (a1 - a0)])
+        jerks = np.abs(JERK @ deviations)  # (3, joints) times dt^3
+        swing = jerks.max(axis=0)
+        # Between the ticks acceleration stays within a third of dt times jerk of its ends.
+        peak = np.maximum(np.abs(a0), np.abs(a1)) + swing / (3 * dt * dt)
+        inside = (swing <= self.jerk * dt**3) & (peak <= self.acceleration)
+        inside &= np.abs(p1 - p0) <= self.velocity * dt
+        return inside & self._stoppable(target)
+
+    def _stoppable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """(joints,) True where the shortest stop from `state` stays inside all bounds."""
+        p, v, a = state
+        ramp = np.abs(a) / self.jerk
+        inside = (np.abs(v + a * ramp / 2) <= self.velocity) & (np.abs(v) <= self.velocity)
+        inside &= np.abs(a) <= self.acceleration
+        # An upper bound of the stopping distance decides nearly always.
+        fastest = np.abs(v) + np.abs(a) * ramp / 2
+        far = fastest * (ramp + (fastest / self.acceleration + self.acceleration / self.jerk) / 2)
+        near = (p - far < self.lower) | (p + far > self.upper)
+        if not near.any():
+            return inside
+        low, high = stop_extent(plan_stop(state, self.acceleration, self.jerk))
+        return inside & (low >= self.lower - ROUNDING) & (high <= self.upper + ROUNDING)
+
+    def _aimable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
+        _, v, a = state
+        return (np.abs(v) + a * a / (2 * self.jerk) <= self.velocity) & self._stoppable(state)
+
+    def _chase(self, joint: int, reference: Reference, periods: int) -> tuple[float, float, float]:
+        """State of one joint after `periods` on the way to the reference."""
+        plan = self._plans.get(joint)
+        if plan is None or plan.used + periods > plan.length:
+            plan = self._meet(joint, reference, periods)
+            self._plans[joint] = plan
+        plan.used += periods
+        if plan.trajectory is not None:
+            return _sample(plan.trajectory, plan.used * self.period_s)
+        trajectory = self._planners[joint].plan(self._now(joint), self._target(joint, reference(periods)))
+        if trajectory is None:
+            brake = self._brake(periods * self.period_s)
+            return brake.position[joint], brake.velocity[joint], brake.acceleration[joint]
+        return _sample(trajectory, periods * self.period_s)
+
+    def _meet(self, joint: int, reference: Reference, periods: int) -> "_Plan":
+        """Plan to the earliest tick at which the reference can be met, or to none."""
+        planner, now = self._planners[joint], self._now(joint)
+        ticks = periods
+        for _ in range(SEARCHES):
+            state = reference(ticks)
+            if not self._aimable(state)[joint]:
+                break
+            wanted = (state.position[joint], state.velocity[joint], state.acceleration[joint])
+            trajectory = planner.plan(now, wanted)
+            if trajectory is None or ticks * self.period_s > LONGEST_PLAN_S:
+                break
+            if trajectory.duration <= ticks * self.period_s:
+                exact = planner.plan(now, wanted, ticks * self.period_s)
+                if exact is not None and self._inside(joint, exact, ticks * self.period_s):
+                    return _Plan(exact, ticks)
+                ticks += 1
+            else:
+                ticks = max(ticks + 1, int(np.ceil(trajectory.duration / self.period_s)))
+        return _Plan(None, RETRY_TICKS * periods)
+
+    def _inside(self, joint: int, trajectory: Trajectory, duration_s: float) -> bool:
+        extrema = trajectory.position_extrema[0]
+        return bool(
+            abs(trajectory.duration - duration_s) < 1e-9
+            and extrema.min >= self.lower[joint] - ROUNDING
+            and extrema.max <= self.upper[joint] + ROUNDING
+        )
+
+    def _now(self, joint: int) -> tuple[float, float, float]:
+        p, v, a = self.state
+        return float(p[joint]), float(v[joint]), float(a[joint])
+
+    def _target(self, joint: int, state: Motion) -> tuple[float, float, float]:
+        """`state` of one joint where it can be stopped from, else rest where it would end, in bounds."""
+        lower, upper = self.lower[joint], self.upper[joint]
+        if self._aimable(state)[joint]:
+            return float(state.position[joint]), float(state.velocity[joint]), float(state.acceleration[joint])
+        v = float(np.clip(state.velocity[joint], -self.velocity[joint], self.velocity[joint]))
+        bounded = Motion(*(np.full(self.lower.size, x) for x in (state.position[joint], v, 0.0)))
+        if self._stoppable(bounded)[joint]:
+            return float(state.position[joint]), v, 0.0
+        end = stop_at(plan_stop(bounded, self.acceleration, self.jerk), np.inf).position[joint]
+        return float(np.clip(end, lower, upper)), 0.0, 0.0
+
+
+class _Plan:
+    """A way to meet the reference after `length` periods, or none until they have passed."""
+
+    def __init__(self, trajectory: "Trajectory | None", length: int) -> None:
+        self.trajectory, self.length, self.used = trajectory, length, 0
+
+
+class _Planner:
+    """Ruckig for one joint."""
+
+    def __init__(self, velocity: float, acceleration: float, jerk: float) -> None:
+        self._ruckig, self._input = Ruckig(1), InputParameter(1)
+        self._input.max_velocity = [velocity]
+        self._input.max_acceleration = [acceleration]
+        self._input.max_jerk = [jerk]
+
+    def plan(
+        self, now: tuple[float, float, float], target: tuple[float, float, float], duration_s: "float | None" = None
+    ) -> "Trajectory | None":
+        """Fastest way from `now` to `target`, or one that takes `duration_s`; None where ruckig finds none."""
+        given, trajectory = self._input, Trajectory(1)
+        given.current_position, given.current_velocity, given.current_acceleration = ([x] for x in now)
+        given.target_position, given.target_velocity, given.target_acceleration = ([x] for x in target)
+        given.minimum_duration = duration_s
+        try:
+            done = self._ruckig.calculate(given, trajectory)
+        except RuckigError:  # a state that ruckig calls invalid by rounding; the caller brakes
+            return None
+        return trajectory if done in (Result.Working, Result.Finished) else None
+
+
+def _sample(trajectory: Trajectory, time_s: float) -> tuple[float, float, float]:
+    p, v, a = trajectory.at_time(time_s)
+    return p[0], v[0], a[0]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not fall silent while the arms may move, and what happens when it does.
+
+Silence is measured on the steady clock, which neither simulation nor time synchronisation moves:
+every source is noted when it is heard and checked at every tick. The tracking error compares what
+was sent with what was measured at about the same time.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.schema import Floats
+
+
+class Response(Enum):
+    """What the executor does: nothing, brake softly and wait, or brake at once and latch."""
+
+    NONE = "none"
+    HOLD = "hold"
+    FAULT = "fault"
+
+
+class Alarm(NamedTuple):
+    """One watchdog that barks."""
+
+    name: str
+    response: Response
+    reason: str
+
+
+@dataclass(frozen=True)
+class WatchdogConfig:
+    """Longest silences in s of the steady clock, and the largest tracking error.
+
+    joint_state_timeout_s: of either arm's joint states. controller_timeout_s: of a controller's
+    own state topic, once it was heard. tracking_error: rad or m between a joint and what was sent
+    tracking_delay_s before; gripper fingers stop at what they hold, so grippers are not watched.
+    0 turns a watchdog off.
+    """
+
+    joint_state_timeout_s: float = 0.2
+    controller_timeout_s: float = 0.5
+    tracking_error: float = 0.35
+    tracking_delay_s: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("joint_state_timeout_s", "controller_timeout_s", "tracking_error", "tracking_delay_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}; 0 turns it off")
+
+
+class Watchdog:
+    """Remember when each source was heard; say which has been silent for too long."""
+
+    def __init__(self, config: WatchdogConfig, watched: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
+        """`watched` (joints,) is True where the tracking error counts."""
+        self._config, self._watched = config, watched
+        self._heard_ns: dict[tuple[str, str], int] = {}
+        self._sent: deque[tuple[int, Floats]] = deque(maxlen=1024)
+
+    def note(self, kind: str, side: str, steady_ns: int) -> None:
+        """`kind` ("joint_state" or "controller") of the arm `side` was heard."""
+        self._heard_ns[(kind, side)] = steady_ns
+
+    def forget(self) -> None:
+        """Start anew, when the executor is activated."""
+        self._heard_ns.clear()
+        self._sent.clear()
+
+    def check(self, steady_ns: int) -> "Alarm | None":
+        """The first source that has been silent for too long."""
+        for (kind, side), heard_ns in self._heard_ns.items():
+            limit_s = getattr(self._config, f"{kind}_timeout_s")
+            silent_s = (steady_ns - heard_ns) * 1e-9
+            if limit_s and silent_s > limit_s:
+                what = "joint states" if kind == "joint_state" else "controller"
+                reason = f"{side} arm's {what} silent for {silent_s:.2f} s (limit {limit_s} s)"
+                return Alarm(kind, Response.FAULT if kind == "joint_state" else Response.HOLD, reason)
+        return None
+
+    def sent(self, nominal_ns: int, position: Floats) -> None:
+        """Remember what was sent, to compare with what is measured later."""
+        self._sent.append((nominal_ns, position))
+
+    def track(self, stamp_ns: int, measured: Floats, names: tuple[str, ...]) -> "Alarm | None":
+        """Compare a measurement with what was sent tracking_delay_s before it."""
+        limit = self._config.tracking_error
+        due_ns = stamp_ns - round(self._config.tracking_delay_s * 1e9)
+        while len(self._sent) > 1 and self._sent[1][0] <= due_ns:
+            self._sent.popleft()
+        if not limit or not self._sent:
+            return None
+        error = np.where(self._watched, np.abs(measured - self._sent[0][1]), 0.0)
+        worst = int(error.argmax())
+        if error[worst] <= limit:
+            return None
+        reason = f"joint {names[worst]!r} is {error[worst]:.3f} from its command (limit {limit}); is its controller active?"
+        return Alarm("tracking", Response.FAULT, reason)
