@@ -77,7 +77,7 @@ class Cell:
         self.data.qpos[self._mimic_index] = start[self.embodiment.gripper_mask]
         self.data.ctrl[:] = start
         self.instruction = self.task.place(self.world, rng)
-        mujoco.mj_forward(self.model, self.data)
+        self.world.refresh()
 
     def step(self, targets: Floats, duration_ns: int) -> None:
         """Hold joint targets (joints,), rad and m, for a whole number of physics steps.

@@ -40,6 +40,10 @@ class World:
         joint.qpos[3:] = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
         joint.qvel[:] = 0
 
+    def refresh(self) -> None:
+        """Bring poses and contacts up to date after bodies were placed."""
+        mujoco.mj_forward(self.model, self.data)
+
     def touching(self, body: str) -> frozenset[str]:
         """Names of the bodies in contact with `body`; the table is "world"."""
         me = self.model.body(body).id
