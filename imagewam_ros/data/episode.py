@@ -26,6 +26,7 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EpisodeError, unknown_name
 from imagewam_ros.core.schema import Floats, Image, JointState
 from imagewam_ros.data.bag import BagWriter, Topic
+from imagewam_ros.data.bag_images import to_rgb
 from imagewam_ros.data.bag_types import typestore
 
 LABELS = ("success", "failure")
@@ -43,7 +44,9 @@ class Provenance:
 
     cameras maps camera names to topics, as pairs. first_row_offset_periods is 1 where the action
     of a frame is the target one period after it, 0 where it is the command issued at it.
-    seed is the scene's, -1 where there is none.
+    seed is the scene's, -1 where there is none. action_topic carries one target per frame, or the
+    commands that were sent (ExecutorCommand). latency_ns maps streams (a camera, "joints") to how
+    much later than the instant that they show their stamps are, as pairs.
     """
 
     robot: str
@@ -56,6 +59,10 @@ class Provenance:
     seed: int = -1
     operator: str = ""
     label: str = ""
+    contract_hash: str = ""
+    joint_topic: str = JOINT_TOPIC
+    action_topic: str = ACTION_TOPIC
+    latency_ns: tuple[tuple[str, int], ...] = ()
     software: tuple[tuple[str, str], ...] = field(default_factory=lambda: software_versions())
 
     @classmethod
@@ -86,7 +93,10 @@ class EpisodeWriter:
         self.directory, self.provenance = directory, provenance
         self._bag = BagWriter(directory, _custom(provenance), "zstd")
         topics = [(name, Topic(topic, IMAGE)) for name, topic in provenance.cameras]
-        topics += [("joints", Topic(JOINT_TOPIC, JOINTS)), ("action", Topic(ACTION_TOPIC, JOINTS))]
+        topics += [
+            ("joints", Topic(provenance.joint_topic, JOINTS)),
+            ("action", Topic(provenance.action_topic, JOINTS)),
+        ]
         self._channels = {stream: self._bag.add(topic) for stream, topic in topics}
 
     def image(self, camera: str, stamp_ns: int, image: Image) -> None:
@@ -164,7 +174,7 @@ class EpisodeReader:
         self.directory = directory
         self.provenance = read_provenance(directory)
         self._streams = {topic: name for name, topic in self.provenance.cameras}
-        self._streams |= {JOINT_TOPIC: "joints", ACTION_TOPIC: "action"}
+        self._streams |= {self.provenance.joint_topic: "joints", self.provenance.action_topic: "action"}
 
     def samples(self, streams: Collection[str] | None = None) -> Iterator[Sample]:
         """Yield samples in the order of their stamps, of `streams` or of all.
@@ -224,10 +234,11 @@ def _version(name: str) -> str:
 
 def _sample(stream: str, message: Any) -> Sample:
     stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-    if hasattr(message, "encoding"):
-        return Sample(stream, stamp_ns, message.data.reshape(message.height, message.width, 3))
+    if hasattr(message, "data"):
+        return Sample(stream, stamp_ns, to_rgb(message))
+    names = message.joint_names if hasattr(message, "joint_names") else message.name
     velocity = message.velocity if len(message.velocity) else np.zeros(len(message.position))
-    return Sample(stream, stamp_ns, JointState(stamp_ns, tuple(message.name), message.position, velocity))
+    return Sample(stream, stamp_ns, JointState(stamp_ns, tuple(names), message.position, velocity))
 
 
 def _custom(provenance: Provenance) -> dict[str, str]:
