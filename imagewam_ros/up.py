@@ -2,16 +2,13 @@
 """`imagewam up`: run the graph of a cell until Ctrl-C."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.domain import use_domain
 from imagewam_ros.graph import ARGUMENTS, Process, Value, running, settings
 from imagewam_ros.supervisor import Interrupts, Supervisor
-
-DOMAINS = range(102)
-"""Domains whose ports lie below the range that the kernel hands out."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +59,6 @@ def chosen(arguments: argparse.Namespace) -> dict[str, str]:
             raise ConfigError(f"expected name:=value, found {text!r}; try `imagewam up --help`")
         given[name] = value
     return given
-
-
-def use_domain(domain: int) -> None:
-    """Let this process and its children speak in one ROS domain. Raises ConfigError."""
-    if domain not in DOMAINS:
-        raise ConfigError(f"ROS domain must be {DOMAINS[0]} to {DOMAINS[-1]}, found {domain}")
-    os.environ["ROS_DOMAIN_ID"] = str(domain)
 
 
 def print_line(name: str, line: str) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small real processes stand for the nodes: polite, stubborn, dying."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from imagewam_ros.core.errors import ConfigError, GraphError
+from imagewam_ros.core.errors import GraphError
 from imagewam_ros.graph import Death, Process, settings
 from imagewam_ros.supervisor import Exit, Supervisor, command, environment
-from imagewam_ros.up import use_domain
 
 POLITE = "import signal, sys\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGINT, signal.SIGTERM])\nprint('bye')"
 BLOCK = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])\n"
@@ -216,9 +214,3 @@ def test_loopback_is_the_default_and_the_site_may_differ() -> None:
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environment(process, {"ROS_LOCALHOST_ONLY": "1"})
     mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}
     assert environment(process, mine).items() >= mine.items()
-
-
-def test_a_domain_out_of_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match="ROS domain must be 0 to 101, found 200"):
-        use_domain(200)
-    assert os.environ.get("ROS_DOMAIN_ID") != "200"
