@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.clock import Clock
 from rclpy.node import Node
 
 from imagewam_ros.nodes import qos
@@ -53,19 +53,19 @@ class Meter:
 class Diagnostics:
     """One status of one node on /diagnostics, published once a second of wall time and on every change."""
 
-    def __init__(self, node: Node) -> None:
-        """Publish for `node`, under its name."""
+    def __init__(self, node: Node, steady: Clock) -> None:
+        """Publish for `node`, under its name, paced by a steady clock."""
         self.meter = Meter()
-        self._node, self._level, self._message = node, OK, "not configured"
+        self._node, self.level, self.message = node, OK, "not configured"
         self._values: dict[str, str] = {}
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         node.create_timer(1.0, self.publish, clock=self._steady)
 
     def set(self, level: bytes, message: str, values: Mapping[str, object] | None = None) -> None:
         """State how the node is. A change of level or message is published at once."""
-        changed = (level, message) != (self._level, self._message)
-        self._level, self._message = level, message
+        changed = (level, message) != (self.level, self.message)
+        self.level, self.message = level, message
         if values is not None:
             self._values = {key: str(value) for key, value in values.items()}
         if changed:
@@ -78,9 +78,9 @@ class Diagnostics:
     def _send(self, values: Mapping[str, str]) -> None:
         name = self._node.get_fully_qualified_name()
         status = DiagnosticStatus(
-            level=self._level,
+            level=self.level,
             name=name,
-            message=self._message,
+            message=self.message,
             hardware_id=name,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )

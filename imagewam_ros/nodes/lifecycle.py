@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from imagewam_ros.core.errors import ImageWamError
@@ -25,7 +26,8 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         """Create the node with what the user set, so that unknown parameters are seen."""
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
-        self.diagnostics = Diagnostics(self)
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.diagnostics = Diagnostics(self, self.steady)
         self.is_active = False
 
     def setup(self) -> None:

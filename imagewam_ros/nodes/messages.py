@@ -4,6 +4,7 @@
 Byte arrays cross as `array('B')`: rclpy copies that in one step, and an ndarray byte by byte.
 """
 
+import math
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,6 +22,7 @@ from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
+from imagewam_ros.sim.controllers import Trajectory
 
 ENCODINGS = ("rgb8", "bgr8")
 NS = 1_000_000_000
@@ -90,8 +92,9 @@ def from_image(image: Image, time_ns: int, frame: str) -> ImageMsg:
     return message
 
 
-def from_intrinsics(camera: Camera, focal_px: float, time_ns: int) -> CameraInfo:
-    """Return camera_info of a pinhole camera with square pixels and its centre in the middle."""
+def from_intrinsics(camera: Camera, field_of_view_rad: float, time_ns: int) -> CameraInfo:
+    """Return camera_info of a pinhole with square pixels, its centre in the middle; the angle is the vertical one."""
+    focal_px = camera.height / 2 / math.tan(field_of_view_rad / 2)
     cx, cy = (camera.width - 1) / 2, (camera.height - 1) / 2
     message = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob", d=[0.0] * 5)
     message.k = [focal_px, 0.0, cx, 0.0, focal_px, cy, 0.0, 0.0, 1.0]
@@ -261,6 +264,25 @@ def from_trajectory(
             )
         )
     return message
+
+
+def to_trajectory(message: JointTrajectory) -> Trajectory:
+    """Return what a simulated trajectory controller takes; a field is absent unless every point has it."""
+
+    def field(name: str) -> Floats | None:
+        rows = [np.array(getattr(point, name), dtype=np.float64) for point in message.points]
+        return np.array(rows) if rows and all(len(row) == len(message.joint_names) for row in rows) else None
+
+    times = tuple(int(p.time_from_start.sec) * NS + p.time_from_start.nanosec for p in message.points)
+    positions = field("positions")
+    return Trajectory(
+        joint_names=tuple(message.joint_names),
+        times_ns=times,
+        positions=np.zeros((0, len(message.joint_names))) if positions is None else positions,
+        velocities=field("velocities"),
+        accelerations=field("accelerations"),
+        stamp_ns=stamp_ns(message.header.stamp),
+    )
 
 
 def _doubles(values: Floats) -> "array[float]":

@@ -14,7 +14,10 @@ def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoS
 
 
 IMAGES = _profile(2, reliable=False)
-"""Cameras, both ways: a late image is worth nothing."""
+"""Subscriptions: a late image is worth nothing, and best effort matches drivers of either kind."""
+
+IMAGES_OUT = _profile(5)
+"""Reliable, as camera drivers offer by default: recorders may want every frame."""
 
 JOINT_STATES = _profile(10, reliable=False)
 """Subscriptions: best effort matches drivers of either kind."""

@@ -145,9 +145,13 @@ def test_trajectory_stamps_its_points() -> None:
     message = messages.from_trajectory(["a"], 2_000_000_001, [0, 1_500_000_000], [sample, sample])
     assert messages.stamp_ns(message.header.stamp) == 2_000_000_001
     assert (message.points[1].time_from_start.sec, message.points[1].time_from_start.nanosec) == (1, 500_000_000)
-    assert message.points[0].accelerations[0] == 3.0
+    played = messages.to_trajectory(message)
+    assert played.stamp_ns == 2_000_000_001 and played.times_ns == (0, 1_500_000_000)
+    np.testing.assert_array_equal(played.positions, [[1.0], [1.0]])
+    message.points[0].accelerations = []
+    assert messages.to_trajectory(message).accelerations is None
 
 
 def test_intrinsics_point_at_the_centre() -> None:
-    info = messages.from_intrinsics(HEAD, 100.0, 0)
-    assert (info.k[0], info.k[2], info.k[5], info.width) == (100.0, 2.5, 1.5, 6)
+    info = messages.from_intrinsics(HEAD, np.pi / 2, 0)
+    np.testing.assert_allclose((info.k[0], info.k[2], info.k[5], info.width), (2.0, 2.5, 1.5, 6))

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of all topics and services, relative, so that a namespace moves the robot."""
+
+JOINT_STATES = "joint_states"
+CHUNK = "policy/action_chunk"
+STATUS = "executor/status"
+COMMAND = "executor/command"
+JOINT_COMMAND = "joint_command"
+SIM_STATUS = "sim/status"
+SIM_RESET = "sim/reset"
+SET_INSTRUCTION = "policy/set_instruction"
+
+
+def forward(side: str) -> str:
+    """Commands of an arm's forward position controller."""
+    return f"{side}_forward_position_controller/commands"
+
+
+def trajectory(side: str) -> str:
+    """Commands of an arm's joint trajectory controller."""
+    return f"{side}_joint_trajectory_controller/joint_trajectory"
+
+
+def gripper(side: str) -> str:
+    """Commands of a gripper's forward position controller, one value in m."""
+    return f"{side}_gripper_controller/commands"
+
+
+def camera_info(image_topic: str) -> str:
+    """Topic of the intrinsics beside an image topic."""
+    return f"{image_topic.rpartition('/')[0]}/camera_info"
+
+
+def compressed(image_topic: str) -> str:
+    """Topic of the compressed images beside an image topic."""
+    return f"{image_topic}/compressed"
