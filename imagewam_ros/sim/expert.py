@@ -11,7 +11,6 @@ import pinocchio as pin
 from imagewam_ros.core.errors import LimitViolation
 from imagewam_ros.core.schema import ActionChunk, Floats
 from imagewam_ros.kinematics.chains import Chains
-from imagewam_ros.kinematics.description import expand
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.curve import Curve, minimum_jerk
 from imagewam_ros.sim.plan import Segment, Waypoint
@@ -27,7 +26,7 @@ class Expert:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self._chains = Chains(expand(), cell.embodiment)
+        self._chains = Chains(cell.urdf, cell.embodiment)
         self._segments: tuple[Segment, ...] = ()
         self.curve = Curve(0, PERIOD_NS, cell.joint_state().position[None])
 

@@ -16,7 +16,7 @@ ROBOT = load_embodiment("sim_cell")
 
 @pytest.fixture(scope="module")
 def model():
-    return build_model(ROBOT, TASKS["tray_lift"])
+    return build_model(expand(), ROBOT, TASKS["tray_lift"])
 
 
 def test_joint_bounds_and_force_limits_come_from_the_urdf(model):
