@@ -99,7 +99,12 @@ PROCESSES = (
         Death.ARMS_HOLD,
         {"robot": Ref("robot"), "checkpoint": Ref("policy"), "device": Ref("device")},
     ),
-    Process("executor", "executor_node", Death.ENDS_GRAPH, {"robot": Ref("robot")}),
+    Process(
+        "executor",
+        "executor_node",
+        Death.ENDS_GRAPH,
+        {"robot": Ref("robot"), "real_time_factor": Ref("speed")},
+    ),
     Process(
         "bringup",
         "bringup_node",

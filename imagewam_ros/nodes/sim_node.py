@@ -5,12 +5,9 @@ Nothing downstream can tell it from hardware: joint_states, images, camera_info 
 topics of the controllers. On top it publishes /clock and sim/status and offers sim/reset.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMsg
@@ -30,7 +27,7 @@ from imagewam_ros.sim.scene import FRONT_SIZE
 from imagewam_ros.srv import ResetScene
 
 FRONT_CAMERA = Camera(
-    FRONT, "front_camera/color/image_raw", "front_camera_color_optical_frame", FRONT_SIZE[1], FRONT_SIZE[0], 0.0
+    FRONT, topics.FRONT_IMAGE, "front_camera_color_optical_frame", FRONT_SIZE[1], FRONT_SIZE[0], 0.0
 )
 
 
@@ -64,7 +61,6 @@ class SimNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("sim")
-        self._cleanup = contextlib.ExitStack()
 
     def setup(self) -> None:
         """Build the cell and its topics."""
@@ -77,16 +73,13 @@ class SimNode(ManagedNode):
         cell.reset(config.seed)
         rates = {camera.name: camera.rate_hz for camera in robot.cameras} | {FRONT: config.front_rate_hz}
         self._live = LiveCell(cell, self, rates, config.speed, simulated_clock=simulated)
-        self._cleanup.callback(self._live.close)
+        self.cleanup.callback(self._live.close)
         self._controllers = SimControllers(self, robot, config.controller, lambda: self._live.now_ns)
-        self._cleanup.callback(self._controllers.close)
         self._live.warm()
         self._reset(config.seed)
         self._publish_on((*robot.cameras, *([FRONT_CAMERA] if config.front_rate_hz else [])))
-        service = self.create_service(ResetScene, topics.SIM_RESET, self._on_reset)
-        self._cleanup.callback(self.destroy_service, service)
-        timer = self.create_timer(1.0 / config.status_rate_hz, self._publish_status, clock=self.steady)
-        self._cleanup.callback(self.destroy_timer, timer)
+        self.serve(ResetScene, topics.SIM_RESET, self._on_reset)
+        self.every(1.0 / config.status_rate_hz, self._publish_status)
 
     def start(self) -> None:
         """Let time run."""
@@ -95,10 +88,6 @@ class SimNode(ManagedNode):
     def stop(self, reason: str) -> None:
         """Freeze time."""
         self._live.stop()
-
-    def teardown(self) -> None:
-        """Close the cell and its topics."""
-        self._cleanup.close()
 
     def on_joints(self, state: JointState) -> None:
         """Publish the time, then the joints."""
@@ -118,33 +107,27 @@ class SimNode(ManagedNode):
         self.complain(reason)
 
     def _publish_on(self, cameras: tuple[Camera, ...]) -> None:
-        self._clock_out = self._publisher(Clock, "/clock", qos.CLOCK_OUT)
-        self._joints_out = self._publisher(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
-        self._status_out = self._publisher(SimStatus, topics.SIM_STATUS, qos.STATUS)
+        self._clock_out = self.publisher(Clock, "/clock", qos.CLOCK_OUT)
+        self._joints_out = self.publisher(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
+        self._status_out = self.publisher(SimStatus, topics.SIM_STATUS, qos.STATUS)
         self._images_out = {
             camera.name: (
                 camera,
                 math.radians(self._live.cell.model.camera(camera.name).fovy[0]),
-                self._publisher(ImageMsg, camera.topic, qos.IMAGES_OUT),
-                self._publisher(CameraInfo, topics.camera_info(camera.topic), qos.IMAGES_OUT),
+                self.publisher(ImageMsg, camera.topic, qos.IMAGES_OUT),
+                self.publisher(CameraInfo, topics.camera_info(camera.topic), qos.IMAGES_OUT),
             )
             for camera in cameras
         }
-
-    def _publisher(self, kind: type, topic: str, profile: QoSProfile) -> Any:
-        publisher: Any = self.create_publisher(kind, topic, profile)
-        self._cleanup.callback(self.destroy_publisher, publisher)
-        return publisher
 
     def _reset(self, seed: int) -> str:
         self._seed = seed
         return self._live.reset(seed, self._controllers.make)
 
-    def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
+    def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> str:
         response.instruction = self._reset(request.seed)
-        response.success, response.message = True, f"scene of seed {request.seed}"
         self._publish_status()
-        return response
+        return f"scene of seed {request.seed}"
 
     def _publish_status(self) -> None:
         cell, heights = self._live.cell, self._live.object_heights_m()
