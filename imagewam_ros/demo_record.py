@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ class EpisodeRecord:
             with np.load(path, allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
                 parts: dict[str, Any] = {n: t(*(file[f"{n}.{key}"] for key in t._fields)) for n, t in PARTS.items()}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise EpisodeError(f"cannot read episode {path}: {error}; run the demo again") from None
         return cls(**{**facts, "joint_names": tuple(facts["joint_names"])}, **parts)
 

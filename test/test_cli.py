@@ -46,7 +46,7 @@ def test_help_names_every_command_and_loads_nothing_heavy(tmp_path: Path) -> Non
     ("words", "text"),
     [
         (["demmo"], "did you mean demo?"),
-        (["up", "--polcy", "x"], "unrecognized arguments: --polcy x; did you mean --policy?"),
+        (["up", "--polcy", "x"], "unrecognized arguments: --polcy; did you mean --policy?"),
         (["up", "--log-level", "wrn"], "did you mean warn?"),
         ([], "required: command"),
     ],
