@@ -73,6 +73,7 @@ class BagWriter:
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=COMPRESSIONS[compression])
         self._writer.start(profile="ros2", library="imagewam_ros")
         self._writer.add_metadata(PROVENANCE_RECORD, dict(custom))
+        self._writer.flush()
         self._schemas: dict[str, int] = {}
         self._topics: dict[int, Topic] = {}
         self._counts: dict[int, int] = {}

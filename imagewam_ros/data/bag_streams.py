@@ -12,20 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image
 from imagewam_ros.core.sync import SyncConfig, frames, nearest
 from imagewam_ros.data.bag_images import COMPRESSED, RAW, to_rgb
+from imagewam_ros.data.bag_read import messages
 from imagewam_ros.data.bag_types import typestore
 from imagewam_ros.data.episode import Provenance, read_provenance
 
 Stamps = NDArray[np.int64]
 JOINTS, COMMAND = "sensor_msgs/msg/JointState", "imagewam_ros/msg/ExecutorCommand"
-DAMAGE = (ReaderError, OSError, ValueError, AssertionError)
-"""What reading a damaged file raises."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def frame_images(directory: Path, plan: Plan) -> Iterator[dict[str, Image]]:
     seen: dict[str, list[int]] = {name: [] for name in cameras.values()}
     waiting: dict[int, dict[str, Image]] = {}
     row = 0
-    for topic, msgtype, _, data in messages(directory, list(cameras)):
+    for topic, msgtype, _, data in messages(directory, cameras):
         name = cameras[topic]
         if not _keep_newer(seen[name], header_stamp_ns(data)):
             continue
@@ -175,20 +172,6 @@ def frame_images(directory: Path, plan: Plan) -> Iterator[dict[str, Image]]:
             row += 1
     if row != len(plan):
         raise EpisodeError(f"{directory} gave images for {row} of {len(plan)} frames; did it change meanwhile?")
-
-
-def messages(directory: Path, topics: list[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield topic, type, time of arrival (ns) and data of every message of `topics` or of all.
-
-    Raises EpisodeError when the file is damaged.
-    """
-    try:
-        with Reader(directory) as reader:
-            chosen = [c for c in reader.connections if topics is None or c.topic in topics]
-            for connection, log_ns, data in reader.messages(chosen) if chosen else ():
-                yield connection.topic, connection.msgtype, log_ns, bytes(data)
-    except DAMAGE as error:
-        raise EpisodeError(f"{directory} is damaged: {error}; leave it out") from error
 
 
 def _keep_newer(stamps: list[int], stamp_ns: int) -> bool:

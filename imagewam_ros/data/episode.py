@@ -18,8 +18,6 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import yaml
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
 
 from imagewam_ros.core.config import build
 from imagewam_ros.core.embodiment import Embodiment
@@ -27,6 +25,7 @@ from imagewam_ros.core.errors import EpisodeError, unknown_name
 from imagewam_ros.core.schema import Floats, Image, JointState
 from imagewam_ros.data.bag import BagWriter, Topic
 from imagewam_ros.data.bag_images import to_rgb
+from imagewam_ros.data.bag_read import messages
 from imagewam_ros.data.bag_types import typestore
 
 LABELS = ("success", "failure")
@@ -181,19 +180,10 @@ class EpisodeReader:
 
         Raises EpisodeError when the file is damaged.
         """
-        store = typestore()
-        try:
-            with Reader(self.directory) as reader:
-                wanted = [c for c in reader.connections if self._wanted(c.topic, streams)]
-                for connection, _, data in reader.messages(wanted) if wanted else ():
-                    message = store.deserialize_cdr(bytes(data), connection.msgtype)
-                    yield _sample(self._streams[connection.topic], message)
-        except (ReaderError, OSError, ValueError, AssertionError) as error:
-            raise EpisodeError(f"{self.directory} is damaged: {error}; record it again or leave it out") from error
-
-    def _wanted(self, topic: str, streams: Collection[str] | None) -> bool:
-        stream = self._streams.get(topic)
-        return stream is not None and (streams is None or stream in streams)
+        wanted = [topic for topic, stream in self._streams.items() if streams is None or stream in streams]
+        for message in messages(self.directory, wanted):
+            value = typestore().deserialize_cdr(message.data, message.msgtype)
+            yield _sample(self._streams[message.topic], value)
 
 
 def read_provenance(directory: Path) -> Provenance:

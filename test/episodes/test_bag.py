@@ -212,6 +212,7 @@ for i in range(10**9):
 def test_kill_loses_at_most_a_second(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "one")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    last = int(process.stdout.readline())
     began = time.monotonic()
     while time.monotonic() - began < 1.5:
         last = int(process.stdout.readline())
