@@ -36,6 +36,11 @@ COMMANDS = {
         "start the graph of a cell: simulator or robot, policy, executor",
         "imagewam up --policy models/tiny --sim mujoco",
     ),
+    "convert": Command(
+        "imagewam_ros.convert",
+        "turn recorded episodes into a LeRobot data set, or such a set into episodes",
+        "imagewam convert episodes dataset --version v3.0",
+    ),
 }
 
 INTERRUPTED = 128 + signal.SIGINT

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes to LeRobot data sets and back; every trap is named in the report and nothing half-written is left."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from imagewam_ros import cli, convert
+from imagewam_ros.core.errors import ConfigError, EpisodeError
+from imagewam_ros.core.schema import JointState
+from imagewam_ros.core.stats import Statistics
+from imagewam_ros.data.episode import EpisodeReader, EpisodeWriter, Provenance
+from imagewam_ros.data.frames import read_frames
+from imagewam_ros.data.lerobot_convert import ConvertConfig, frames_per_second
+from imagewam_ros.data.lerobot_convert import convert as convert_all
+from imagewam_ros.data.lerobot_import import import_dataset
+from imagewam_ros.data.lerobot_stats import authors_statistics, histogram, image_statistics, windows
+from imagewam_ros.data.lerobot_video import VideoWriter, join, read_video
+from imagewam_ros.data.report import nonidle_ranges, segments, stream_report
+
+PERIOD_NS = 50_000_000
+JOINTS = ("left_waist", "right_waist")
+CAMERAS = (("head", "head_camera/color/image_raw"), ("left_wrist", "left_wrist_camera/color/image_raw"))
+START_NS = 1_700_000_000_000_000_000
+
+
+def picture(camera: str, frame: int) -> np.ndarray:
+    """Smooth, different for every camera and frame: survives a codec and tells them apart."""
+    y, x = np.mgrid[0:48, 0:64]
+    level = 20 + 5 * (frame % 40) + (15 if camera == "head" else 0)
+    return np.stack([x * 2, y * 3, np.full_like(x, level)], axis=-1).astype(np.uint8)
+
+
+def record(
+    root: Path, name: str, frames: int = 30, label: str = "success", skip: tuple[int, ...] = (), **about: Any
+) -> Path:
+    """One episode: joints at 100 Hz on a line in time, idle for the first ten frames."""
+    fields: dict[str, Any] = {
+        "robot": "pair",
+        "instruction": "lift the tray",
+        "joint_names": JOINTS,
+        "cameras": CAMERAS,
+    }
+    fields |= {"period_ns": PERIOD_NS, "first_row_offset_periods": 1.0}
+    with EpisodeWriter(root / name, Provenance(**{**fields, **about})) as writer:
+        for i in range(frames):
+            stamp = START_NS + i * PERIOD_NS
+            if i not in skip:
+                for camera, _ in CAMERAS:
+                    writer.image(camera, stamp, picture(camera, i))
+            for part in range(5):
+                at = i + part / 5
+                value = max(at - 10, 0.0) / 100
+                state = JointState(stamp + part * PERIOD_NS // 5, JOINTS, np.array([value, -value]), np.zeros(2))
+                writer.joints(state)
+            target = max(i + 1 - 10, 0.0) / 100
+            writer.action(stamp, np.array([target, -target]))
+        if label:
+            writer.finish(label)
+        else:
+            writer._bag.close({"imagewam": json.dumps({**fields, **about})})
+    return root / name
+
+
+def run(root: Path, out: Path, **options: Any) -> list[Any]:
+    return list(convert_all(root, out, ConvertConfig(**options), workers=1))
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_there_and_back(tmp_path: Path, version: str) -> None:
+    """What a data set gives back is what was recorded: stamps and joints exactly, images as the codec allows."""
+    for number in range(3):
+        record(tmp_path / "in", f"episode_{number}", frames=25 + number, instruction=f"task {number % 2}")
+    reports = run(tmp_path / "in", tmp_path / "set", version=version)
+    assert [report.frames for report in reports] == [25, 26, 27] and all(report.accepted for report in reports)
+    found = list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+    assert [frames for _, frames in found] == [25, 26, 27]
+    for number, (folder, _) in enumerate(found):
+        mine, theirs = read_frames(folder), read_frames(tmp_path / "in" / f"episode_{number}")
+        assert mine.provenance.instruction == f"task {number % 2}" and mine.provenance.joint_names == JOINTS
+        assert mine.provenance.first_row_offset_periods == 1.0 and mine.provenance.robot == "pair"
+        np.testing.assert_array_equal(mine.stamps_ns, theirs.stamps_ns)
+        np.testing.assert_allclose(mine.positions, theirs.positions, atol=1e-7)
+        np.testing.assert_allclose(mine.actions, theirs.actions, atol=1e-7)
+        for camera, images in mine.images.items():
+            difference = np.abs(images.astype(int) - theirs.images[camera].astype(int))
+            assert difference.mean() < 2.5, camera
+
+
+def test_files_of_bounded_size_hold_several_episodes(tmp_path: Path) -> None:
+    parts = []
+    for number, frames in enumerate((5, 8, 3)):
+        with VideoWriter(tmp_path / f"{number}.mp4", 20, 18) as writer:
+            for i in range(frames):
+                writer.add(picture("head", 20 * number + i % 20))
+        parts.append((tmp_path / f"{number}.mp4", frames))
+    join(parts, tmp_path / "all.mp4", 20)
+    middle = list(read_video(tmp_path / "all.mp4", 5 / 20, 8, 20))
+    levels = [float(image[..., 2].mean()) for image in middle]
+    np.testing.assert_allclose(levels, [picture("head", 20 + i)[0, 0, 2] for i in range(8)], atol=2)
+    with pytest.raises(EpisodeError, match=r"all\.mp4 holds 3 of 9 frames from 0\.650 s on"):
+        list(read_video(tmp_path / "all.mp4", 13 / 20, 9, 20))
+    (tmp_path / "torn.mp4").write_bytes(b"no video")
+    with pytest.raises(EpisodeError, match=r"torn\.mp4 cannot be read"):
+        list(read_video(tmp_path / "torn.mp4", 0.0, 1, 20))
+
+
+def test_odd_and_changing_images_are_no_video(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 20, 18) as writer, pytest.raises(EpisodeError, match="of 63x48 cannot become"):
+        writer.add(picture("head", 0)[:, :63])
+    with VideoWriter(tmp_path / "b.mp4", 20, 18) as writer:
+        writer.add(picture("head", 0))
+        with pytest.raises(EpisodeError, match="images change from 64x48 to 32x48 within an episode"):
+            writer.add(picture("head", 0)[:, :32])
+
+
+def test_layout_of_v30(tmp_path: Path) -> None:
+    for number in range(2):
+        record(tmp_path / "in", f"episode_{number}")
+    run(tmp_path / "in", tmp_path / "set")
+    info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
+    assert (info["codebase_version"], info["fps"], info["total_frames"], info["total_tasks"]) == ("v3.0", 20, 60, 1)
+    assert info["features"]["observation.images.head"]["shape"] == [48, 64, 3]
+    table = pq.read_table(tmp_path / "set" / "data" / "chunk-000" / "file-000.parquet")
+    assert table["index"].to_pylist() == list(range(60))
+    np.testing.assert_allclose(table["timestamp"].to_numpy(), np.tile(np.arange(30) / 20, 2), atol=1e-6)
+    episodes = pq.read_table(tmp_path / "set" / "meta" / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
+    key = "videos/observation.images.head"
+    assert [(row[f"{key}/from_timestamp"], row[f"{key}/to_timestamp"]) for row in episodes] == [(0.0, 1.5), (1.5, 3.0)]
+    assert [(row["dataset_from_index"], row["dataset_to_index"]) for row in episodes] == [(0, 30), (30, 60)]
+    stats = json.loads((tmp_path / "set" / "meta" / "stats.json").read_text())
+    assert np.array(stats["observation.images.head"]["mean"]).shape == (3, 1, 1)
+    assert stats["action"]["max"][0] == pytest.approx(0.2)
+
+
+def test_extras_for_training(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0")
+    run(tmp_path / "in", tmp_path / "set", horizon=4, idle_s=0.4)
+    meta = tmp_path / "set" / "meta"
+    contract = json.loads((meta / "imagewam_contract.json").read_text())
+    assert contract["first_row_offset_periods"] == 1.0 and contract["period_ns"] == PERIOD_NS
+    assert contract["cameras"] == ["head", "left_wrist"]
+    own = json.loads((meta / "imagewam_stats.json").read_text())
+    assert Statistics.from_dict(own["action"]).maximum[0] == pytest.approx(0.2)
+    theirs = json.loads((tmp_path / "set" / "dataset_stats.json").read_text())
+    assert np.array(theirs["action"]["default"]["stepwise_mean"]).shape == (4, 2)
+    assert (theirs["num_episodes"], theirs["num_transition"]) == (1, 30)
+    ranges = json.loads((tmp_path / "set" / "nonidle_ranges.json").read_text())
+    assert ranges == {"format": "imagewam_nonidle_ranges_v1", "episodes": {"0": [[9, 30]]}}
+
+
+def test_what_is_rejected_and_why(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    record(root, "a_good")
+    record(root, "b_failed", label="failure")
+    record(root, "c_unlabelled", label="")
+    record(root, "d_holes", skip=(12, 13))
+    record(root, "e_short", frames=8)
+    record(root, "f_other_robot", robot="trio")
+    record(root, "g_silent", instruction="")
+    record(root, "h_mixed", skip=tuple(range(1, 30, 2)))
+    damaged = record(root, "i_damaged")
+    content = bytearray((damaged / "i_damaged_0.mcap").read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    (damaged / "i_damaged_0.mcap").write_bytes(content)
+    reports = {report.name: report.reason for report in run(root, tmp_path / "set")}
+    expected = {
+        "a_good": "^$",
+        "b_failed": "labelled failure, taken are success",
+        "c_unlabelled": "unlabelled: call the recorder's success or failure service",
+        "d_holes": "1 holes between frames, the longest of 150 ms",
+        "e_short": "shorter than 1 s: 8 frames in 1 stretches",
+        "f_other_robot": "robot is trio, in the first episode pair",
+        "g_silent": "no instruction",
+        "h_mixed": r"frames are 100\.0 ms apart, the period is 50\.0 ms: mixed rates\?",
+        "i_damaged": "i_damaged is damaged: .* leave it out",
+    }
+    assert list(reports) == list(expected)
+    for name, text in expected.items():
+        assert re.search(text, reports[name]), (name, reports[name])
+    report = json.loads((tmp_path / "set" / "meta" / "imagewam_report.json").read_text())
+    assert (report["episodes"], report["accepted"], report["frames"]) == (9, 1, 30)
+    assert report["details"][0]["streams"]["joints"]["rate_hz"] == pytest.approx(100, rel=0.01)
+
+
+def test_holes_can_be_split(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0", frames=60, skip=(22, 23, 58))
+    reports = run(tmp_path / "in", tmp_path / "set", split_holes=True)
+    assert [(report.name, report.frames) for report in reports] == [
+        ("episode_0_part_0", 22),
+        ("episode_0_part_1", 34),
+    ]
+    assert reports[0].holes == 2
+
+
+def test_idle_start_is_trimmed(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0", frames=40)
+    (report,) = run(tmp_path / "in", tmp_path / "set", trim_idle=True, idle_s=0.4)
+    assert (report.frames, report.trimmed_frames, report.idle_frames) == (31, 9, 0)
+
+
+def test_latency_moves_a_stream(tmp_path: Path) -> None:
+    """A camera whose stamps are 20 ms late shows the joints of 20 ms before its stamps."""
+    record(tmp_path / "in", "episode_0")
+    cameras = tuple((name, 0.02) for name, _ in CAMERAS)
+    run(tmp_path / "in", tmp_path / "set", latency_s=cameras)
+    run(tmp_path / "in", tmp_path / "plain")
+    moved, plain = (
+        pq.read_table(tmp_path / name / "data" / "chunk-000" / "file-000.parquet") for name in ("set", "plain")
+    )
+    assert moved["observation.stamp_ns"][5].as_py() == START_NS + 6 * PERIOD_NS - 20_000_000
+    states = {name: np.stack(table["observation.state"].to_numpy()) for name, table in (("m", moved), ("p", plain))}
+    np.testing.assert_allclose(states["m"][20], states["p"][21] - [0.004, -0.004], atol=1e-6)
+    with pytest.raises(ConfigError, match="latency of rear: streams are head, left_wrist, joints"):
+        run(tmp_path / "in", tmp_path / "x", latency_s=(("rear", 0.1),))
+
+
+def test_a_stopped_conversion_is_resumed(tmp_path: Path) -> None:
+    for number in range(3):
+        record(tmp_path / "in", f"episode_{number}")
+    unfinished = convert_all(tmp_path / "in", tmp_path / "set", ConvertConfig(), workers=1)
+    next(unfinished)
+    unfinished.close()
+    staged = tmp_path / "set.part" / "episodes" / "episode_0" / "head.mp4"
+    written = staged.stat().st_mtime_ns
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(EpisodeError, match=r"set\.part was begun with other options"):
+        run(tmp_path / "in", tmp_path / "set", crf=30)
+    again = convert_all(tmp_path / "in", tmp_path / "set", ConvertConfig(), workers=1)
+    next(again)
+    assert staged.stat().st_mtime_ns == written
+    assert len(list(again)) == 2 and (tmp_path / "set" / "meta" / "info.json").exists()
+    assert not (tmp_path / "set.part").exists()
+    with pytest.raises(EpisodeError, match="set exists; choose another folder or remove it first"):
+        run(tmp_path / "in", tmp_path / "set")
+
+
+def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0", label="failure")
+    with pytest.raises(EpisodeError, match="none of 1 episodes in .* is labelled success; label them"):
+        run(tmp_path / "in", tmp_path / "set")
+    record(tmp_path / "short", "episode_0", frames=5)
+    with pytest.raises(EpisodeError, match=r"no episode is left for .*; see the report"):
+        run(tmp_path / "short", tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_periods_that_are_no_frame_rate() -> None:
+    assert frames_per_second(33_333_333) == 30
+    with pytest.raises(EpisodeError, match=r"a period of 70000000 ns is 14\.286 frames per second"):
+        frames_per_second(70_000_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"labels": ("sucess",)}, "labels are some of success, failure, found sucess"),
+        ({"crf": 60}, "crf is 0 to 51"),
+    ],
+)
+def test_options_are_checked(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        ConvertConfig(**change)
+
+
+def test_a_foreign_data_set_must_say_when_actions_are_due(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0")
+    run(tmp_path / "in", tmp_path / "set")
+    with pytest.raises(EpisodeError, match=r"says first_row_offset_periods 1, asked for was 0"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", 0.0))
+    (tmp_path / "set" / "meta" / "imagewam_contract.json").unlink()
+    with pytest.raises(EpisodeError, match="does not say when an action is due; give --first-row-offset"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+    assert len(list(import_dataset(tmp_path / "set", tmp_path / "back", 0.0))) == 1
+    assert EpisodeReader(tmp_path / "back" / "episode_000000").provenance.first_row_offset_periods == 0.0
+
+
+def test_foreign_data_sets_that_cannot_be_read(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0")
+    run(tmp_path / "in", tmp_path / "set")
+    path = tmp_path / "set" / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "codebase_version": "v1.6"}))
+    with pytest.raises(EpisodeError, match=r"is LeRobot v1\.6, known are v3\.0, v2\.1 and v2\.0"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+    features = {name: value for name, value in info["features"].items() if name != "action"}
+    path.write_text(json.dumps({**info, "features": features}))
+    with pytest.raises(EpisodeError, match="has no action; found observation.state"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+    path.write_text(json.dumps(info))
+    (tmp_path / "set" / "data" / "chunk-000" / "file-000.parquet").unlink()
+    with pytest.raises(EpisodeError, match=r"lacks data/chunk-000/file-000\.parquet, where episode 0 should be"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+
+
+def test_idle_stretches() -> None:
+    moves = np.repeat(np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3])[:, None], 2, axis=1)
+    assert nonidle_ranges(moves, moves, 1e-3, 3) == [[3, 5], [8, 13]]
+    assert nonidle_ranges(moves, moves, 1e-3, 4) == [[0, 13]]
+    assert nonidle_ranges(moves, moves, 1.0, 3) == [[0, 13]]  # all idle is one stretch that reaches the end
+
+
+def test_streams_are_described() -> None:
+    report = stream_report(np.array([0, 10, 20, 30, 60, 70]) * 10**6)
+    assert (report.messages, report.gaps, report.longest_gap_ms) == (6, 1, 30.0)
+    assert report.rate_hz == pytest.approx(1000 / 14, rel=1e-3)
+    assert stream_report(np.array([5])).rate_hz == 0.0
+    assert segments(np.array([0, 10, 20, 50, 60]), 10) == [(0, 3), (3, 5)]
+
+
+def test_image_statistics_equal_those_of_the_pixels() -> None:
+    images = [picture("head", i) for i in range(3)]
+    pixels = np.concatenate([image[::4, ::4].reshape(-1, 3) for image in images]) / 255
+    found = image_statistics(histogram(images), 3)
+    np.testing.assert_allclose(np.ravel(found["mean"]), pixels.mean(0), atol=1e-12)
+    np.testing.assert_allclose(np.ravel(found["std"]), pixels.std(0), atol=1e-9)
+    np.testing.assert_allclose(np.ravel(found["q50"]), np.quantile(pixels, 0.5, axis=0, method="inverted_cdf"))
+    np.testing.assert_allclose(np.ravel(found["max"]), pixels.max(0))
+
+
+def test_authors_statistics_by_hand() -> None:
+    """Two episodes of one number: every episode weighs the same, variances are those of samples."""
+    states = [np.array([[0.0], [2.0]]), np.array([[10.0], [10.0], [10.0], [10.0]])]
+    found = authors_statistics(states, states, horizon=2)
+    state = found["state"]["default"]
+    assert state["global_mean"] == [5.5]
+    assert state["global_std"][0] == pytest.approx(np.sqrt((2 + 4.5**2 + 0 + 4.5**2) / 2))
+    assert (state["global_q01"][0], state["global_q99"][0]) == (pytest.approx(0.02), 10.0)
+    assert (state["global_min"], state["global_max"]) == ([0.0], [10.0])
+    np.testing.assert_array_equal(windows(states[0], 2)[..., 0], [[0, 2], [2, 2]])
+    assert found["action"]["default"]["stepwise_mean"] == [[5.5], [6.0]]
+    assert found["num_transition"] == 6
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "in", "episode_0")
+    record(tmp_path / "in", "episode_1", label="failure")
+    words = ["convert", str(tmp_path / "in"), str(tmp_path / "set"), "--workers", "1", "--json"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "labelled failure, taken are success" in out
+    assert json.loads(out.splitlines()[-1]) == {"episodes": 2, "accepted": 1, "rejected": 1, "frames": 30}
+    assert cli.main(["convert", str(tmp_path / "set"), str(tmp_path / "back"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == 30
+    assert cli.main([*words[:2], str(tmp_path / "other"), "--latency", "head"]) == 2
+    assert "expected STREAM=SECONDS, for example head=0.03" in capsys.readouterr().err
+    assert convert.DEFAULT.version == "v3.0"
