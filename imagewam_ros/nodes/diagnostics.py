@@ -24,6 +24,7 @@ class Meter:
         self._counts: Counter[str] = Counter()
         self._before: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
+        self._rates: dict[str, float] = {}
         self._since_ns = 0
 
     def count(self, name: str) -> None:
@@ -34,6 +35,10 @@ class Meter:
         """Remember one measurement, in the unit that `name` ends in."""
         self._samples.setdefault(name, deque(maxlen=WINDOW)).append(value)
 
+    def rate(self, name: str) -> float:
+        """Events per second between the two latest reports, 0 before."""
+        return self._rates.get(name, 0.0)
+
     def report(self, now_ns: int) -> dict[str, str]:
         """Return rates since the last report and percentiles over the window, as text."""
         elapsed_s = (now_ns - self._since_ns) / 1e9 if self._since_ns else 0.0
@@ -41,7 +46,8 @@ class Meter:
         values = {}
         for name, total in counts.items():
             if elapsed_s > 0:
-                values[f"{name}_rate_hz"] = f"{(total - self._before[name]) / elapsed_s:.2f}"
+                self._rates[name] = (total - self._before[name]) / elapsed_s
+                values[f"{name}_rate_hz"] = f"{self._rates[name]:.2f}"
             values[f"{name}_total"] = str(total)
         for name, samples in self._samples.items():
             p50, p95, p99, largest = np.quantile(list(samples), (0.5, 0.95, 0.99, 1.0))

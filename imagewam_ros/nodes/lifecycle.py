@@ -5,22 +5,24 @@ rclpy swallows what a transition callback raises; this base logs it, puts the re
 /diagnostics and leaves nothing half-built behind. It is the only place that catches broadly.
 """
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 
 from imagewam_ros.core.errors import ImageWamError
 from imagewam_ros.nodes.diagnostics import ERROR, OK, Diagnostics
 
 
 class ManagedNode(LifecycleNode):
-    """Fill in setup, start, stop and teardown.
+    """Fill in setup, start and stop.
 
     setup and start may raise: the transition fails with that reason. stop must leave nothing
-    moving. teardown must survive whatever setup left behind when it raised.
+    moving. What setup builds it puts on `cleanup`, so that a half-built node comes apart too.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,6 +31,8 @@ class ManagedNode(LifecycleNode):
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.diagnostics = Diagnostics(self, self.steady)
         self.is_active = False
+        self.complaint = ""
+        self.cleanup = contextlib.ExitStack()
 
     def setup(self) -> None:
         """Read parameters, load, connect. Slow things belong here."""
@@ -40,15 +44,47 @@ class ManagedNode(LifecycleNode):
         """Come to rest; nothing moves when it returns."""
 
     def teardown(self) -> None:
-        """Undo setup, complete or not."""
+        """Undo setup, complete or not, in reverse order."""
+        self.cleanup.close()
 
     def halt(self, reason: str) -> None:
         """Stop because the process ends."""
         self._run("deactivate", lambda: self._stop(reason))
         self._run("cleanup", self.teardown)
 
+    def publisher(self, kind: type, topic: str, profile: QoSProfile) -> Any:
+        """Return a publisher that lives until teardown."""
+        publisher: Any = self.create_publisher(kind, topic, profile)
+        self.cleanup.callback(self.destroy_publisher, publisher)
+        return publisher
+
+    def subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
+        """Subscribe until teardown; bad input is reported and dropped."""
+        subscription = self.create_subscription(kind, topic, self.guarded(callback), profile)
+        self.cleanup.callback(self.destroy_subscription, subscription)
+
+    def serve(self, kind: type, name: str, answer: Callable[[Any, Any], str]) -> None:
+        """Offer a service with fields success and message until teardown.
+
+        `answer(request, response)` returns the message; an ImageWamError is the answer of a failure.
+        """
+
+        def call(request: Any, response: Any) -> Any:
+            try:
+                response.message, response.success = answer(request, response), True
+            except ImageWamError as error:
+                response.message, response.success = str(error), False
+            return response
+
+        self.cleanup.callback(self.destroy_service, self.create_service(kind, name, call))
+
+    def every(self, period_s: float, callback: Callable[[], None]) -> None:
+        """Call back in steady time until teardown."""
+        timer = self.create_timer(period_s, self.guarded(callback), clock=self.steady)
+        self.cleanup.callback(self.destroy_timer, timer)
+
     def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
-        """Wrap a subscription's callback: bad input is reported and dropped, the node goes on."""
+        """Wrap a callback: what it raises on purpose is reported, and the node goes on."""
 
         def call(*args: Any) -> None:
             try:
@@ -60,6 +96,7 @@ class ManagedNode(LifecycleNode):
 
     def complain(self, reason: str) -> None:
         """Put a reason on /diagnostics, and into the log at most once a second."""
+        self.complaint = reason
         self.get_logger().error(reason, throttle_duration_sec=1.0)
         self.diagnostics.set(ERROR, reason)
 

@@ -17,11 +17,13 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from imagewam_ros.control.executor import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
+from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.sim.controllers import Trajectory
 
 ENCODINGS = ("rgb8", "bgr8")
@@ -224,6 +226,36 @@ def to_command(message: ExecutorCommandMsg) -> Command:
         velocity=np.frombuffer(message.velocity, dtype=np.float64),
         acceleration=np.frombuffer(message.acceleration, dtype=np.float64),
     )
+
+
+STATES = {
+    State.UNCONFIGURED: ExecutorStatus.INACTIVE,
+    State.INACTIVE: ExecutorStatus.INACTIVE,
+    State.HOLDING: ExecutorStatus.HOLDING,
+    State.RUNNING: ExecutorStatus.ACTIVE,
+    State.TAKEOVER: ExecutorStatus.ACTIVE,
+    State.FAULTED: ExecutorStatus.FAULTED,
+}
+
+
+def from_status(status: Status, chunk: ActionChunk | None, rate_hz: float, time_ns: int) -> ExecutorStatus:
+    """Return the status, with what the newest accepted chunk says about itself."""
+    message = ExecutorStatus(
+        state=STATES[status.state],
+        reason="" if status.state is State.RUNNING else status.reason,
+        tick=status.tick,
+        accepted=status.accepted,
+        refused=sum(status.refused.values()),
+        refusal=status.last_refusal,
+        limited_ticks=status.limited_ticks,
+        late_ticks=status.late_ticks,
+        rate_hz=rate_hz,
+    )
+    if chunk is not None:
+        message.sequence, message.source, message.contract_hash = chunk.sequence, int(chunk.source), chunk.contract_hash
+        message.remaining_s = max(chunk.due_ns(chunk.rows - 1) - status.nominal_ns, 0) / 1e9
+    message.header.stamp = to_time(time_ns)
+    return message
 
 
 def from_values(values: Floats) -> Float64MultiArray:

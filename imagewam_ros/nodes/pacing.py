@@ -46,13 +46,15 @@ class ClockGate:
         """Stop watching."""
         self._jumps.unregister()
 
-    def wait_until(self, deadline_ns: int, go_on: Callable[[], bool]) -> bool:
-        """Return True at `deadline_ns` of the clock, or False once `go_on` says so."""
+    def wait_until(self, deadline_ns: int, patience_s: float, go_on: Callable[[], bool]) -> bool:
+        """Return True at `deadline_ns` of the clock, False after `patience_s` or once `go_on` is False."""
+        end_s = time.monotonic() + patience_s
         with self._moved:
             while self._clock.now().nanoseconds < deadline_ns:
-                if not go_on():
+                remaining_s = end_s - time.monotonic()
+                if remaining_s <= 0 or not go_on():
                     return False
-                self._moved.wait(WAKE_S)
+                self._moved.wait(min(WAKE_S, remaining_s))
         return True
 
     def _on_jump(self, jump: object) -> None:

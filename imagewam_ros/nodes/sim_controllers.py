@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rclpy.node import Node
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -13,6 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.schema import Floats
 from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.live_cell import Slice
 from imagewam_ros.sim.controllers import ForwardController, JointTrajectoryController
 
@@ -22,12 +22,11 @@ KINDS = ("forward", "trajectory", "joint_command")
 class SimControllers:
     """One controller per arm and gripper, of one of KINDS; grippers always have a forward controller."""
 
-    def __init__(self, node: Node, robot: Embodiment, kind: str, now_ns: Callable[[], int]) -> None:
+    def __init__(self, node: ManagedNode, robot: Embodiment, kind: str, now_ns: Callable[[], int]) -> None:
         """Subscribe on `node`; now_ns is the cell's clock. The controllers themselves come with `make`."""
         self._node, self._robot, self._kind, self._now_ns = node, robot, kind, now_ns
         self._forward: dict[str, ForwardController] = {}
         self._trajectory: dict[str, JointTrajectoryController] = {}
-        self._subscriptions: list[Any] = []
         for side in (arm.side for arm in robot.arms):
             self._listen(Float64MultiArray, topics.gripper(side), partial(self._on_values, gripper_of(side)))
             if kind == "forward":
@@ -36,11 +35,6 @@ class SimControllers:
                 self._listen(JointTrajectory, topics.trajectory(side), partial(self._on_trajectory, side))
         if kind == "joint_command":
             self._listen(JointStateMsg, topics.JOINT_COMMAND, self._on_target)
-
-    def close(self) -> None:
-        """Stop listening."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
 
     def make(self, positions: Floats) -> tuple[Slice, ...]:
         """Return new controllers that hold `positions`, (joints,) in the embodiment's order."""
@@ -60,7 +54,7 @@ class SimControllers:
         return tuple(slices)
 
     def _listen(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        self._subscriptions.append(self._node.create_subscription(kind, topic, callback, qos.COMMANDS))
+        self._node.subscribe(kind, topic, callback, qos.COMMANDS)
 
     def _on_values(self, controller: str, message: Float64MultiArray) -> None:
         self._refused(controller, self._forward[controller].accept(messages.to_values(message)))

@@ -26,9 +26,7 @@ from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.scene import FRONT_SIZE
 from imagewam_ros.srv import ResetScene
 
-FRONT_CAMERA = Camera(
-    FRONT, topics.FRONT_IMAGE, "front_camera_color_optical_frame", FRONT_SIZE[1], FRONT_SIZE[0], 0.0
-)
+FRONT_CAMERA = Camera(FRONT, topics.FRONT_IMAGE, "front_camera_color_optical_frame", FRONT_SIZE[1], FRONT_SIZE[0], 0.0)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ FRONT_IMAGE = "front_camera/color/image_raw"
 SIM_STATUS = "sim/status"
 SIM_RESET = "sim/reset"
 SET_INSTRUCTION = "policy/set_instruction"
+TELEOP_STATUS = "teleop/status"
+TELEOP_ENGAGE = "teleop/engage"
 
 
 def forward(side: str) -> str:
@@ -39,3 +41,8 @@ def camera_info(image_topic: str) -> str:
 def compressed(image_topic: str) -> str:
     """Topic of the compressed images beside an image topic."""
     return f"{image_topic}/compressed"
+
+
+def leader(side: str) -> str:
+    """Joint states of the leader arm of a side."""
+    return f"{side}_leader/joint_states"

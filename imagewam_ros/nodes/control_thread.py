@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that owns the executor: it alone calls it, once per control period.
+
+Everything else asks it through a queue that is emptied before each tick, so no lock can hold a
+tick up. Deadlines are absolute, in the clock of the observations' stamps, real or simulated.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from queue import Empty, SimpleQueue
+from typing import Protocol, TypeVar
+
+from rclpy.clock import Clock
+
+from imagewam_ros.control.executor import Executor, State, Step
+from imagewam_ros.core.errors import ConfigError, GraphError, ImageWamError
+from imagewam_ros.core.schema import JointState
+from imagewam_ros.nodes.pacing import ClockGate
+
+T = TypeVar("T")
+
+SWITCH_S = 0.0005
+"""How long another Python thread may keep the interpreter when a tick is due (Python's default is 5 ms)."""
+STANDSTILL_S = 3.0
+"""Longest that a stop may take before the process goes on regardless."""
+FROZEN_S = 0.5
+"""Without a tick for this long the clock is said to stand still."""
+
+
+class Listener(Protocol):
+    """Takes what the thread produces; called on it."""
+
+    def on_step(self, step: Step, now_ns: int, late_ns: int) -> None:
+        """One command, and how late it is in the clock's time."""
+        ...
+
+    def on_trouble(self, reason: str) -> None:
+        """Ticks stay away because the clock stands still, or have ended with an error."""
+        ...
+
+
+class ControlThread:
+    """Ticks while active. simulated says that `clock` follows /clock; scale is its usual speed."""
+
+    def __init__(self, executor: Executor, clock: Clock, listener: Listener, *, simulated: bool, scale: float) -> None:
+        self.joint_state: JointState | None = None
+        self._used: JointState | None = None
+        self._executor, self._clock, self._listener = executor, clock, listener
+        self._simulated, self._scale = simulated, scale
+        self._gate = ClockGate(clock) if simulated else None
+        self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._stopping = threading.Event()
+        self._ended: Future[None] | None = None
+
+    def prepare(self, fifo_priority: int, cpu: int) -> None:
+        """Give the thread real-time priority and a CPU of its own. Raises ConfigError when the system refuses."""
+        sys.setswitchinterval(SWITCH_S)
+        self._pool.submit(_prefer, fifo_priority, cpu).result()
+
+    def start(self, joint_state: JointState) -> None:
+        """Activate the executor where the arms are and tick from now on. Raises what activation raises."""
+        self._stopping.clear()
+        self._pool.submit(lambda: self._executor.activate(self._clock.now().nanoseconds, joint_state)).result()
+        self._ended = self._pool.submit(self._run)
+        self._ended.add_done_callback(self._report)
+
+    def ask(self, request: Callable[[], T], timeout_s: float = 1.0) -> T:
+        """Run `request` between two ticks, or at once when nothing ticks, and return what it returns.
+
+        Raises what it raises, and GraphError when no tick comes.
+        """
+        if not self._ticking:
+            return request()
+        answer: Future[T] = Future()
+        self._requests.put(lambda: _answer(answer, request))
+        try:
+            return answer.result(timeout_s)
+        except Late:
+            raise GraphError(
+                f"the control thread did not answer within {timeout_s} s; does /clock stand still?"
+            ) from None
+
+    def tell(self, request: Callable[[], None]) -> None:
+        """Run `request` before the next tick without waiting, or at once when nothing ticks."""
+        if self._ticking:
+            self._requests.put(request)
+        else:
+            request()
+
+    def stop(self) -> None:
+        """Brake softly and return once the arms rest. Raises GraphError when that takes too long."""
+        if self._ended is None:
+            return
+        self._stopping.set()
+        self.tell(lambda: self._executor.deactivate(self._clock.now().nanoseconds))
+        try:
+            self._ended.result(STANDSTILL_S)
+        except Late:
+            raise GraphError(f"the arms did not come to rest within {STANDSTILL_S} s") from None
+        finally:
+            self._ended = None
+
+    def close(self) -> None:
+        """End the thread."""
+        self.stop()
+        self._pool.shutdown(wait=False)
+        if self._gate is not None:
+            self._gate.close()
+
+    @property
+    def _ticking(self) -> bool:
+        return self._ended is not None and not self._ended.done()
+
+    def _run(self) -> None:
+        period_s = self._executor.embodiment.period_ns / 1e9
+        ticked_s = time.monotonic()
+        while True:
+            due_ns = self._executor.next_ns
+            reached = self._wait(due_ns, period_s)
+            self._serve()
+            if self._executor.state is State.INACTIVE:
+                return
+            # A stop must end even when the clock does: then the arms brake in nominal time.
+            now_ns = self._clock.now().nanoseconds if reached else due_ns
+            state = self.joint_state
+            fresh = state if state is not self._used else None
+            step = self._executor.step(now_ns, fresh, round(time.monotonic_ns() * self._scale))
+            if step.periods:
+                self._used, ticked_s = state, time.monotonic()
+                self._listener.on_step(step, now_ns, now_ns - due_ns)
+            elif time.monotonic() - ticked_s > FROZEN_S:
+                self._listener.on_trouble(
+                    f"/clock has not moved for {time.monotonic() - ticked_s:.1f} s; is it published?"
+                )
+
+    def _wait(self, due_ns: int, period_s: float) -> bool:
+        """Wait for `due_ns`; False when the clock does not get there while a stop is asked for."""
+        if self._gate is None:
+            remaining_s = (due_ns - self._clock.now().nanoseconds) / 1e9
+            # A clock that was set back must not keep the arms waiting: at most two periods.
+            time.sleep(min(max(remaining_s, 0.0), 2 * period_s))
+            return True
+        patient = self._gate.wait_until(
+            due_ns, FROZEN_S, lambda: not self._stopping.is_set() and self._requests.empty()
+        )
+        if patient or not self._stopping.is_set():
+            return True
+        time.sleep(period_s / self._scale)
+        return False
+
+    def _report(self, ended: "Future[None]") -> None:
+        if (error := ended.exception()) is not None:
+            self._listener.on_trouble(f"the control thread ended: {type(error).__name__}: {error}")
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                request = self._requests.get_nowait()
+            except Empty:
+                return
+            request()
+
+
+def _answer(answer: "Future[T]", request: Callable[[], T]) -> None:
+    try:
+        answer.set_result(request())
+    except ImageWamError as error:
+        answer.set_exception(error)
+
+
+def _prefer(fifo_priority: int, cpu: int) -> None:
+    try:
+        if cpu >= 0:
+            os.sched_setaffinity(0, {cpu})
+        if fifo_priority > 0:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo_priority))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot set fifo_priority {fifo_priority} and cpu {cpu}: {error.strerror}; allow it "
+            "(ulimit -r, or CAP_SYS_NICE), choose a CPU that exists, or leave both parameters away"
+        ) from None

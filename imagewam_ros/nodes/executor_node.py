@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks to the arm controllers, as a process of its own: no images, no torch.
+
+Callbacks only convert and hand over; the control thread owns the executor. Deactivation brakes
+softly, and nothing is sent after the arms rest.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_srvs.srv import Trigger
+
+from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import ConfigError, GraphError, StaleObservation, unknown_name
+from imagewam_ros.core.schema import ActionChunk, JointState
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
+from imagewam_ros.msg import ExecutorStatus
+from imagewam_ros.nodes import messages, parameters, qos, topics
+from imagewam_ros.nodes.control_thread import ControlThread
+from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN
+from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.outputs import KINDS, make_output
+from imagewam_ros.nodes.spin import run
+
+LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
+
+
+@dataclass(frozen=True)
+class ExecutorNodeConfig:
+    """output names the controllers. real_time_factor is the usual speed of simulated time; it scales watchdogs.
+
+    joint_state_age_s is the oldest measurement to start from. fifo_priority 1 to 99 asks for
+    SCHED_FIFO, cpu pins the control thread; 0 and -1 leave them alone. control.* are the
+    executor's own parameters.
+    """
+
+    robot: str = "sim_cell"
+    output: str = "forward"
+    real_time_factor: float = 1.0
+    joint_state_age_s: float = 0.5
+    status_rate_hz: float = 10.0
+    fifo_priority: int = 0
+    cpu: int = -1
+    control: ExecutorConfig = field(default_factory=ExecutorConfig)
+
+    def __post_init__(self) -> None:
+        if self.output not in KINDS:
+            raise ConfigError(unknown_name("output", self.output, KINDS))
+        if not 0.01 <= self.real_time_factor <= 20:
+            raise ConfigError(f"real_time_factor must be 0.01 to 20, found {self.real_time_factor}")
+        if not self.joint_state_age_s > 0 or not 1 <= self.status_rate_hz <= 50:
+            raise ConfigError("joint_state_age_s must be positive and status_rate_hz 1 to 50")
+        if not 0 <= self.fifo_priority <= 99:
+            raise ConfigError(f"fifo_priority must be 0 to 99, found {self.fifo_priority}")
+
+
+class ExecutorNode(ManagedNode):
+    """Hand chunks and joint states to the control thread; publish what it sends."""
+
+    def __init__(self) -> None:
+        super().__init__("executor")
+        self._chunk: ActionChunk | None = None
+        self._told: tuple[State, str] | None = None
+
+    def setup(self) -> None:
+        """Build executor, control thread and topics."""
+        self._config = config = parameters.declare(self, ExecutorNodeConfig)
+        self._robot = robot = load_embodiment(config.robot)
+        self._executor = Executor(robot, config.control)
+        simulated = bool(self.get_parameter("use_sim_time").value)
+        self._thread = ControlThread(
+            self._executor, self.get_clock(), self, simulated=simulated, scale=config.real_time_factor
+        )
+        self.cleanup.callback(self._thread.close)
+        self._thread.prepare(config.fifo_priority, config.cpu)
+        self._output = make_output(config.output, self, robot, config.control.stop_share)
+        self._status_every = max(round(robot.control_rate_hz / config.status_rate_hz), 1)
+        self._commands_out = self.publisher(ExecutorCommandMsg, topics.COMMAND, qos.COMMAND_LOG)
+        self._status_out = self.publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
+        self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS)
+        self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
+        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(lambda: self._executor.hold("asked to hold")))
+        self.serve(Trigger, topics.RESUME, lambda *_: self._ask(self._executor.resume))
+        self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(self._executor.reset_fault))
+        self._publish_status()
+
+    def start(self) -> None:
+        """Hold the arms where they are and listen to chunks. Raises StaleObservation and GraphError."""
+        if silent := self._output.silent_topics():
+            raise GraphError(f"nobody listens to {', '.join(silent)}; are the controllers active?")
+        gc.collect()
+        gc.freeze()  # what lives now lives on; the collector need not look at it between two ticks
+        self._thread.start(self._present_joints())
+
+    def stop(self, reason: str) -> None:
+        """Brake softly; nothing is sent after the arms rest."""
+        self._thread.stop()
+        gc.unfreeze()
+        self._publish_status()
+
+    def on_step(self, step: Step, now_ns: int, late_ns: int) -> None:
+        """Send one sample, log it, and say what changed."""
+        self._output.send(step.command)
+        self._commands_out.publish(messages.from_command(step.command, now_ns))
+        self.diagnostics.meter.count("commands")
+        self.diagnostics.meter.sample("lateness_s", late_ns / 1e9)
+        told, self._told = self._told, (step.state, step.reason)
+        if told != self._told or step.command.tick % self._status_every == 0:
+            self._publish_status()
+
+    def on_trouble(self, reason: str) -> None:
+        """Report that no more ticks come."""
+        self.complain(reason)
+
+    def _on_chunk(self, message: ActionChunkMsg) -> None:
+        chunk = messages.to_chunk(message)
+        self._thread.tell(lambda: self._take(chunk))
+
+    def _on_joint_state(self, message: JointStateMsg) -> None:
+        self._thread.joint_state = messages.to_joint_state(message, self._robot.joint_names)
+
+    def _take(self, chunk: ActionChunk) -> None:
+        """Offer a chunk to the executor; runs on the control thread."""
+        verdict = self._executor.accept(chunk, self.get_clock().now().nanoseconds)
+        self.diagnostics.meter.count("accepted" if verdict.accepted else "refused")
+        if verdict.accepted:
+            self._chunk = chunk
+        else:
+            self.get_logger().warning(f"refused chunk {chunk.sequence}: {verdict.reason}", throttle_duration_sec=1.0)
+            self._publish_status()
+
+    def _ask(self, request: Callable[[], None]) -> str:
+        self._thread.ask(request)
+        self._publish_status()
+        return self._executor.status.reason
+
+    def _present_joints(self) -> JointState:
+        state, topic = self._thread.joint_state, self.resolve_topic_name(topics.JOINT_STATES)
+        if state is None:
+            reason = self.complaint or f"is {topic} published with all joints of robot {self._robot.name!r}?"
+            raise StaleObservation(f"no joint states yet; {reason}")
+        age_s, limit_s = (self.get_clock().now().nanoseconds - state.stamp_ns) / 1e9, self._config.joint_state_age_s
+        if abs(age_s) > limit_s:
+            raise StaleObservation(
+                f"the newest joint state is {age_s:.2f} s old (limit {limit_s} s); is {topic} alive, "
+                "and do its stamps come from the clock that this node uses (use_sim_time)?"
+            )
+        return state
+
+    def _publish_status(self) -> None:
+        status = self._executor.status
+        meter, now_ns = self.diagnostics.meter, self.get_clock().now().nanoseconds
+        self._status_out.publish(messages.from_status(status, self._chunk, meter.rate("commands"), now_ns))
+        values = {
+            "tick": status.tick,
+            "limited_ticks": status.limited_ticks,
+            "late_ticks": status.late_ticks,
+            "time_jumps": status.time_jumps,
+        }
+        travel = {f"{side}_travel_ratio": f"{travel.ratio:.3f}" for side, travel in status.travel.items()}
+        self.diagnostics.set(LEVELS[status.state], f"{status.state.value}: {status.reason}", {**values, **travel})
+
+
+def main() -> int:
+    """Run the node."""
+    return run(ExecutorNode)

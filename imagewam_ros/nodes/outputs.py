@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ways to the arm controllers. Each takes one sent sample per control period.
+
+Real controllers do not stop when their commander dies: the forward controller stays where it
+was told to be last, so its last command must be one that can be held; the trajectory controller
+plays its trajectory to the end, so every message ends at rest.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from imagewam_ros.control.braking import Motion, plan_stop, stop_at
+from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.core.schema import Command, Floats
+from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.lifecycle import ManagedNode
+
+STOP_POINTS = 8
+"""Points on the way to rest at the end of each trajectory."""
+
+
+class Output(Protocol):
+    """Where commands go."""
+
+    def send(self, command: Command) -> None:
+        """Send one sample."""
+        ...
+
+    def silent_topics(self) -> list[str]:
+        """Topics that nobody listens to."""
+        ...
+
+
+class _Part(NamedTuple):
+    """A publisher and the part of the joint vector that it carries."""
+
+    publisher: Any
+    part: slice
+    joint_names: tuple[str, ...]
+
+
+class _Topics:
+    """Publishers of one output."""
+
+    def __init__(self, node: ManagedNode) -> None:
+        self._node = node
+        self._publishers: list[Any] = []
+
+    def add(self, kind: type, topic: str) -> Any:
+        self._publishers.append(self._node.publisher(kind, topic, qos.COMMANDS))
+        return self._publishers[-1]
+
+    def silent(self) -> list[str]:
+        return [str(p.topic_name) for p in self._publishers if p.get_subscription_count() == 0]
+
+
+def _parts(robot: Embodiment, side: str) -> tuple[slice, slice]:
+    """Joints and gripper of an arm in the policy vector."""
+    whole = robot.arm_slice(side)
+    return slice(whole.start, whole.stop - 1), slice(whole.stop - 1, whole.stop)
+
+
+class ForwardOutput:
+    """Positions to each arm's forward position controller and to each gripper's."""
+
+    def __init__(self, node: ManagedNode, robot: Embodiment) -> None:
+        self._topics = _Topics(node)
+        self._arms, self._grippers = [], []
+        for arm in robot.arms:
+            joints, gripper = _parts(robot, arm.side)
+            names = robot.joint_names
+            forward, grip = topics.forward(arm.side), topics.gripper(arm.side)
+            self._arms.append(_Part(self._topics.add(Float64MultiArray, forward), joints, names[joints]))
+            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip), gripper, names[gripper]))
+        self.silent_topics = self._topics.silent
+
+    def send(self, command: Command) -> None:
+        """Send both arms, then both grippers."""
+        for publisher, part, _ in (*self._arms, *self._grippers):
+            publisher.publish(messages.from_values(command.position[part]))
+
+
+class TrajectoryOutput:
+    """A short trajectory per period to each arm's trajectory controller; grippers as in ForwardOutput.
+
+    The first point is the sample sent before, stamped in the past, so that the controller never
+    interpolates from where it measures the arm to be; then the present sample; then the way to
+    rest. Both arms carry one stamp.
+    """
+
+    def __init__(self, node: ManagedNode, robot: Embodiment, stop_share: float) -> None:
+        self._topics = _Topics(node)
+        self._acceleration, self._jerk = robot.limits.acceleration * stop_share, robot.limits.jerk * stop_share
+        self._arms, self._grippers = [], []
+        for arm in robot.arms:
+            joints, gripper = _parts(robot, arm.side)
+            path, grip = topics.trajectory(arm.side), topics.gripper(arm.side)
+            names = robot.joint_names
+            self._arms.append(_Part(self._topics.add(JointTrajectory, path), joints, names[joints]))
+            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip), gripper, names[gripper]))
+        self._before: Command | None = None
+        self.silent_topics = self._topics.silent
+
+    def send(self, command: Command) -> None:
+        """Send both arms with one stamp, then both grippers."""
+        before, self._before = self._before, command
+        if before is None or before.nominal_ns >= command.nominal_ns:
+            return
+        for publisher, part, names in self._arms:
+            offsets, samples = self._path(before, command, part)
+            publisher.publish(messages.from_trajectory(names, before.nominal_ns, offsets, samples))
+        for publisher, part, _ in self._grippers:
+            publisher.publish(messages.from_values(command.position[part]))
+
+    def _path(
+        self, before: Command, command: Command, part: slice
+    ) -> tuple[list[int], list[tuple[Floats, Floats, Floats]]]:
+        start = Motion(command.position[part], command.velocity[part], command.acceleration[part])
+        stop = plan_stop(start, self._acceleration[part], self._jerk[part])
+        duration_s = max(stop.duration_s, command.period_ns * 1e-9)
+        now_ns = command.nominal_ns - before.nominal_ns
+        past = (before.position[part], before.velocity[part], before.acceleration[part])
+        times_s = np.linspace(0.0, duration_s, STOP_POINTS + 1)[1:]
+        rest = [tuple(stop_at(stop, float(t) if t < duration_s else np.inf)) for t in times_s]
+        offsets = [0, now_ns, *(now_ns + round(t * 1e9) for t in times_s)]
+        return offsets, [past, tuple(start), *rest]
+
+
+class JointCommandOutput:
+    """All joints in one sensor_msgs/JointState, which Isaac Sim takes as a command."""
+
+    def __init__(self, node: ManagedNode) -> None:
+        self._topics = _Topics(node)
+        self._publisher = self._topics.add(JointStateMsg, topics.JOINT_COMMAND)
+        self.silent_topics = self._topics.silent
+
+    def send(self, command: Command) -> None:
+        """Send positions and velocities."""
+        self._publisher.publish(messages.from_target(command, command.nominal_ns))
+
+
+KINDS = ("forward", "trajectory", "joint_command")
+
+
+def make_output(kind: str, node: ManagedNode, robot: Embodiment, stop_share: float) -> Output:
+    """Return the output called `kind`. Raises ConfigError with the nearest match."""
+    if kind == "forward":
+        return ForwardOutput(node, robot)
+    if kind == "trajectory":
+        return TrajectoryOutput(node, robot, stop_share)
+    if kind == "joint_command":
+        return JointCommandOutput(node)
+    raise ConfigError(unknown_name("output", kind, KINDS))

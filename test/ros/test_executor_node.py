@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks to moving arms through real processes, and every way in which that must not go wrong."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import ActionChunk, Command, Floats
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorCommand, ExecutorStatus
+from imagewam_ros.nodes import messages, qos, topics
+
+ROBOT = load_embodiment("sim_cell")
+PERIOD_NS = 50_000_000
+LATE_LIMIT_S = 0.5
+"""Test machines are busy: only a real jump of time shall count as one."""
+
+
+class Cell:
+    """A simulated cell with its executor, as a test drives and watches them."""
+
+    def __init__(self, spawn, probe, speed: float, simulated: bool, **executor: object) -> None:
+        self.probe = probe
+        self.statuses: list[ExecutorStatus] = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
+        self.joints: list[JointState] = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
+        self.logged: list[ExecutorCommand] = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
+        self.chunks = probe.node.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
+        output = str(executor.get("output", "forward"))
+        self.sim = spawn("imagewam_ros.nodes.sim_node", use_sim_time=simulated, speed=speed, controller=output)
+        executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
+        self.executor = spawn("imagewam_ros.nodes.executor_node", **executor)
+        assert probe.change("sim", "configure"), self.sim.text()
+        assert probe.change("executor", "configure"), self.executor.text()
+        assert probe.change("sim", "activate"), self.sim.text()
+        assert probe.until(lambda: len(self.joints) > 20 and self.chunks.get_subscription_count())
+        self.sequence = 0
+
+    def activate(self) -> None:
+        assert self.probe.change("executor", "activate"), self.executor.text()
+
+    @property
+    def position(self) -> Floats:
+        return messages.to_joint_state(self.joints[-1], ROBOT.joint_names).position
+
+    @property
+    def now_ns(self) -> int:
+        return messages.stamp_ns(self.joints[-1].header.stamp)
+
+    @property
+    def commands(self) -> list[Command]:
+        return [messages.to_command(message) for message in list(self.logged)]
+
+    def chunk(self, target: Floats, rows: int = 16) -> ActionChunk:
+        """From here to `target` on a straight line with a smooth profile."""
+        self.sequence += 1
+        share = np.linspace(1 / rows, 1, rows)[:, None]
+        smooth = share**3 * (10 - 15 * share + 6 * share**2)
+        positions = self.position + smooth * (target - self.position)
+        return ActionChunk(
+            self.now_ns, PERIOD_NS, ROBOT.joint_names, positions, sequence=self.sequence, contract_hash="cafe"
+        )
+
+    def send(self, chunk: ActionChunk) -> None:
+        self.chunks.publish(messages.from_chunk(chunk))
+
+    def lean(self, angle_rad: float) -> Floats:
+        """Both arms turned at the waist."""
+        target = np.array(self.position)
+        target[[0, 7]] += angle_rad
+        return target
+
+    def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
+        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1])), (
+            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[-3:]],
+            self.executor.text(),
+        )
+        return self.statuses[-1]
+
+
+@pytest.fixture
+def cell(spawn, probe) -> Callable[..., Cell]:
+    def start(speed: float = 1.0, simulated: bool = True, **executor: object) -> Cell:
+        return Cell(spawn, probe, speed, simulated, **executor)
+
+    return start
+
+
+def assert_within_limits(commands: list[Command]) -> None:
+    """Velocity and acceleration of what was sent, from positions over tick times period alone."""
+    ticks = np.array([command.tick for command in commands])
+    assert (np.diff(ticks) > 0).all()
+    whole = np.split(np.array([c.position for c in commands]), np.flatnonzero(np.diff(ticks) != 1) + 1)
+    period_s = commands[0].period_ns / 1e9
+    for run in whole:
+        if len(run) > 3:
+            velocity = np.diff(run, axis=0) / period_s
+            acceleration = np.diff(velocity, axis=0) / period_s
+            assert (np.abs(velocity) <= ROBOT.limits.velocity * 1.001).all()
+            assert (np.abs(acceleration) <= ROBOT.limits.acceleration * 1.01 + 1e-6).all()
+
+
+def assert_at_rest(cell: Cell) -> None:
+    last = cell.commands[-1]
+    assert np.abs(last.velocity).max() < 1e-9 and np.abs(last.acceleration).max() < 1e-9
+
+
+@pytest.mark.parametrize("output", ["forward", "trajectory", "joint_command"])
+def test_chunk_moves_both_arms_and_deactivation_ends_it(cell, output) -> None:
+    running = cell(output=output)
+    assert not running.logged, "an inactive executor sends nothing"
+    target = running.lean(0.3)
+    running.send(running.chunk(target))
+    running.wait(lambda s: "is inactive" in s.refusal)
+    running.activate()
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "waiting for a chunk" in s.reason)
+    running.send(running.chunk(target))
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == running.sequence)
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
+    assert running.probe.until(lambda: np.abs(running.position - target)[[0, 7]].max() < 0.03), running.position
+    assert running.probe.change("executor", "deactivate"), running.executor.text()
+    count = len(running.logged)
+    assert running.statuses[-1].state == ExecutorStatus.INACTIVE
+    ticks = len(running.joints)
+    assert running.probe.until(lambda: len(running.joints) > ticks + 40)
+    assert len(running.logged) <= count + 1, "nothing is sent after deactivation"
+    assert_within_limits(running.commands)
+    assert running.executor.stop() == 0, running.executor.text()
+
+
+def test_deactivation_while_moving_brakes_smoothly(cell) -> None:
+    running = cell()
+    running.activate()
+    running.send(running.chunk(running.lean(0.8)))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    assert running.probe.change("executor", "deactivate"), running.executor.text()
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    assert_at_rest(running)
+    assert_within_limits(running.commands)
+
+
+def test_signal_while_moving_brakes_before_the_process_ends(cell) -> None:
+    running = cell()
+    running.activate()
+    running.send(running.chunk(running.lean(0.8)))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    assert running.executor.stop() == 0, running.executor.text()
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    assert_at_rest(running)
+
+
+def test_bad_chunks_are_refused_with_reasons_and_nothing_moves(cell) -> None:
+    running = cell()
+    running.activate()
+    start = running.position
+    good = running.chunk(running.lean(0.3))
+    broken = np.array(good.positions)
+    broken[3, 2] = np.nan
+    swapped = (*ROBOT.joint_names[1:], ROBOT.joint_names[0])
+    for bad, text in (
+        (dataclasses.replace(good, positions=broken), "'left_elbow' is nan"),
+        (dataclasses.replace(good, joint_names=swapped), "joint"),
+        (dataclasses.replace(good, stamp_ns=good.stamp_ns - 5_000_000_000), "old"),
+        (dataclasses.replace(good, positions=good.positions + 3.0), ""),
+    ):
+        refused = running.statuses[-1].refused
+        running.send(bad)
+        status = running.wait(lambda s, before=refused: s.refused > before)
+        assert text in status.refusal, status.refusal
+    message = messages.from_chunk(good)
+    message.rows = 99
+    running.chunks.publish(message)
+    assert running.probe.until(lambda: "expected 99 rows of 14 joints" in running.executor.text())
+    assert np.abs(running.position - start).max() < 0.01
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: s.accepted == 1)
+    other = dataclasses.replace(running.chunk(running.lean(0.1)), contract_hash="f00d")
+    running.send(other)
+    status = running.wait(lambda s: "contract 'f00d', expected 'cafe'" in s.refusal)
+    assert status.contract_hash == "cafe"
+
+
+def test_hold_and_resume(cell) -> None:
+    running = cell()
+    running.activate()
+    running.send(running.chunk(running.lean(0.8)))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    answer = running.probe.call(Trigger, topics.HOLD, Trigger.Request())
+    assert answer.success and "asked to hold" in answer.message
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    running.send(running.chunk(running.lean(0.2)))
+    running.wait(lambda s: "on hold" in s.refusal)
+    assert running.probe.call(Trigger, topics.RESUME, Trigger.Request()).success
+    running.send(running.chunk(running.lean(0.2)))
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    assert_within_limits(running.commands)
+
+
+def test_silent_robot_is_a_fault_until_reset(cell) -> None:
+    running = cell(simulated=False)
+    running.activate()
+    running.send(running.chunk(running.lean(0.8)))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    assert running.probe.change("sim", "deactivate")
+    running.wait(lambda s: s.state == ExecutorStatus.FAULTED and "joint states silent" in s.reason)
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    assert_within_limits(running.commands)
+    assert running.probe.change("sim", "activate")
+    assert running.probe.call(Trigger, topics.RESET_FAULT, Trigger.Request()).success
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "fault reset" in s.reason)
+
+
+def test_clock_that_stands_still_is_named_and_a_stop_ends_nevertheless(cell) -> None:
+    running = cell()
+    running.activate()
+    running.send(running.chunk(running.lean(0.8)))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    assert running.probe.change("sim", "deactivate")
+    assert running.probe.until(lambda: "/clock has not moved" in running.executor.text())
+    assert running.probe.change("executor", "deactivate"), running.executor.text()
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    assert_within_limits(running.commands)
+
+
+def test_half_speed_changes_nothing_but_the_wall_time(cell) -> None:
+    running = cell(speed=0.5)
+    running.activate()
+    target = running.lean(0.3)
+    running.send(running.chunk(target))
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
+    assert np.abs(running.position - target)[[0, 7]].max() < 0.05
+    commands = running.commands
+    assert_within_limits(commands)
+    late = running.statuses[-1].late_ticks
+    assert late <= 0.2 * len(commands), f"{late} of {len(commands)} ticks were late"
+
+
+def test_activation_is_refused_with_a_reason(spawn, probe) -> None:
+    executor = spawn("imagewam_ros.nodes.executor_node")
+    assert probe.change("executor", "configure"), executor.text()
+    assert not probe.change("executor", "activate")
+    assert "nobody listens to /left_forward_position_controller/commands" in executor.text()
+    spawn("imagewam_ros.nodes.sim_node")
+    assert probe.change("sim", "configure")
+    publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
+    assert probe.until(publisher.get_subscription_count)
+    names = list(ROBOT.joint_names)
+
+    def refused(text: str) -> bool:
+        seen = probe.until(lambda: not probe.change("executor", "activate") and text in executor.text())
+        assert seen, executor.text()
+        return seen
+
+    assert refused("no joint states yet; is /joint_states published with all joints of robot 'sim_cell'?")
+    publisher.publish(JointState(name=names[1:], position=[0.0] * 13))
+    assert refused("no joint states yet; joint_states lacks left_waist; found left_shoulder")
+    publisher.publish(JointState(name=names, position=[0.0] * 14))
+    assert refused("do its stamps come from the clock that this node uses (use_sim_time)?")
+    message = JointState(name=names, position=[9.0] * 14)
+    message.header.stamp = probe.node.get_clock().now().to_msg()
+    publisher.publish(message)
+    assert refused("move it inside its bounds before activation")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"robot": "sim_cel"}, "unknown robot 'sim_cel'; did you mean 'sim_cell'?"),
+        ({"output": "forwrd"}, "unknown output 'forwrd'; did you mean 'forward'?"),
+        ({"real_time_factor": 0.0}, "real_time_factor must be 0.01 to 20, found 0.0"),
+        ({"fifo_priority": 100}, "fifo_priority must be 0 to 99, found 100"),
+        ({"joint_state_age_s": 0.0}, "joint_state_age_s must be positive"),
+        ({"control.smoothing_hz": -1.0}, "smoothing_hz must be positive, found -1.0"),
+        ({"control.smothing_hz": 1.0}, "unknown parameter 'control.smothing_hz'; did you mean 'control.smoothing_hz'?"),
+        ({"cpu": 4096}, "cannot set fifo_priority 0 and cpu 4096"),
+    ],
+)
+def test_bad_configuration_is_named(ros, given, text) -> None:
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    from imagewam_ros.nodes.executor_node import ExecutorNode
+
+    node = ExecutorNode()
+    for name, value in given.items():
+        node.declare_parameter(name, value)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert text in node.diagnostics.message

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hands to chunks through real topics, and a recorded gamepad that moves the simulated arm."""
+
+import threading
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import JointState as Joints
+from imagewam_ros.core.schema import Source
+from imagewam_ros.msg import ActionChunk, ExecutorStatus
+from imagewam_ros.nodes import messages, qos, topics
+
+TELEOP = "imagewam_ros.nodes.teleop_node"
+ROBOT = load_embodiment("sim_cell")
+READY = np.array((0.0, 0.6, 1.2, 0.0, -0.4, 0.0, 0.02) * 2)
+ARMS = np.where(ROBOT.gripper_mask, 0.0, 1.0)
+
+
+class Hands:
+    """Two leaders and a follower that publish at 50 Hz, wherever a test puts them."""
+
+    def __init__(self, probe) -> None:
+        self.follower, self.leaders, self.sides = READY.copy(), READY.copy(), ("left", "right")
+        self._probe, self._stop = probe, threading.Event()
+        self._out = {
+            topic: probe.node.create_publisher(JointState, topic, qos.JOINT_STATES_OUT)
+            for topic in (topics.JOINT_STATES, topics.leader("left"), topics.leader("right"))
+        }
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            self._send(topics.JOINT_STATES, ROBOT.joint_names, self.follower)
+            for side in self.sides:
+                part = ROBOT.arm_slice(side)
+                self._send(topics.leader(side), ROBOT.joint_names[part], self.leaders[part])
+
+    def _send(self, topic, names, position) -> None:
+        now_ns = self._probe.node.get_clock().now().nanoseconds
+        self._out[topic].publish(messages.from_joint_state(Joints(now_ns, names, position, np.zeros(len(names)))))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def hands(probe):
+    hands = Hands(probe)
+    yield hands
+    hands.close()
+
+
+def test_leaders_match_first_then_lead_and_let_go(spawn, probe, hands) -> None:
+    teleop = spawn(TELEOP, takeover=True)
+    chunks = probe.collect(ActionChunk, topics.CHUNK, qos.CHUNKS)
+    status = probe.collect(String, topics.TELEOP_STATUS, qos.STATUS)
+    hands.leaders = READY + 0.2 * ARMS
+    assert probe.change("teleop", "configure", "activate"), teleop.text()
+    assert probe.until(lambda: status and "rad from its follower" in status[-1].data), teleop.text()
+    assert not chunks, "nothing moves before the leaders match"
+    hands.leaders = READY + 0.02 * ARMS
+    assert probe.until(lambda: len(chunks) > 10), teleop.text()
+    chunk = messages.to_chunk(chunks[-1])
+    assert chunk.source is Source.TAKEOVER
+    assert chunk.joint_names == ROBOT.joint_names
+    assert np.allclose(chunk.positions, READY + 0.02 * ARMS, atol=5e-3)
+    assert probe.call(SetBool, topics.TELEOP_ENGAGE, SetBool.Request(data=False)).success
+    assert probe.until(lambda: status[-1].data == "released: let go by request")
+    count = len(chunks)
+    assert probe.call(SetBool, topics.TELEOP_ENGAGE, SetBool.Request(data=True)).success
+    assert probe.until(lambda: len(chunks) > count + 5)
+    hands.sides = ("left",)
+    assert probe.until(lambda: "leader silent" in status[-1].data)
+    assert probe.change("teleop", "deactivate")
+    assert not probe.call(SetBool, topics.TELEOP_ENGAGE, SetBool.Request(data=True)).success
+    assert teleop.stop() == 0, teleop.text()
+
+
+def test_an_absent_device_fails_to_configure_with_the_remedy(spawn, probe, tmp_path) -> None:
+    teleop = spawn(TELEOP, device="gamepad", devices__gamepad=tmp_path / "absent")
+    assert not probe.change("teleop", "configure")
+    assert "no input device at" in teleop.text()
+
+
+def test_an_unknown_device_answers_with_the_nearest(spawn, probe) -> None:
+    teleop = spawn(TELEOP, device="spacemose")
+    assert not probe.change("teleop", "configure")
+    assert "unknown device 'spacemose'; did you mean 'spacemouse'" in teleop.text()
+
+
+def gamepad_recording(path, seconds: float) -> None:
+    """Left shoulder held and left stick half back for `seconds`, as evemu-record would write it."""
+    axes = [f"A: {code:02x} -32768 32767 16 128 0" for code in (0, 1, 3, 4)]
+    events = ["E: 0.000001 0001 0136 1", "E: 0.000001 0003 0001 20000", "E: 0.000001 0000 0000 0"]
+    events += [f"E: {seconds:.6f} 0001 0136 0", f"E: {seconds:.6f} 0000 0000 0"]
+    path.write_text("\n".join(["# EVEMU 1.3", "N: recorded gamepad", *axes, *events]) + "\n")
+
+
+def test_a_recorded_gamepad_moves_the_simulated_arm(spawn, probe, tmp_path) -> None:
+    gamepad_recording(tmp_path / "pad.evemu", 1.5)
+    joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
+    status = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
+    sim = spawn("imagewam_ros.nodes.sim_node", use_sim_time=True)
+    executor = spawn("imagewam_ros.nodes.executor_node", use_sim_time=True)
+    teleop = spawn(TELEOP, use_sim_time=True, device="gamepad", devices__gamepad=tmp_path / "pad.evemu")
+    for name in ("sim", "executor", "teleop"):
+        assert probe.change(name, "configure"), (sim.text(), executor.text(), teleop.text())
+    assert probe.change("sim", "activate"), sim.text()
+    assert probe.until(lambda: len(joints) > 20)
+    start = messages.to_joint_state(joints[-1], ROBOT.joint_names).position
+    assert probe.change("executor", "activate"), executor.text()
+    assert probe.change("teleop", "activate"), teleop.text()
+    assert probe.until(lambda: status[-1].source == ActionChunk.SOURCE_TELEOP and status[-1].accepted > 10), (
+        teleop.text()
+    )
+    assert probe.until(lambda: status[-1].state == ExecutorStatus.HOLDING and "no new chunk" in status[-1].reason), (
+        status[-1],
+        teleop.text(),
+    )
+    moved = np.abs(messages.to_joint_state(joints[-1], ROBOT.joint_names).position - start)
+    assert moved[:6].max() > 0.05, moved
+    assert moved[7:13].max() < 0.02, "the right arm was left alone"
+    assert status[-1].refused == 0, status[-1].refusal
