@@ -6,6 +6,7 @@ The posterior's mean is the latent. Source: model.md of the design notes, sectio
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLFlux2
@@ -25,7 +26,7 @@ class Flux2Codec(nn.Module):
     Latents are (B, 4 z, H / 16, W / 16) for an autoencoder with z latent channels and three halvings.
     """
 
-    def __init__(self, autoencoder: AutoencoderKLFlux2) -> None:
+    def __init__(self, autoencoder: Any) -> None:
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
 
@@ -75,14 +76,13 @@ class Flux2Codec(nn.Module):
         return norm.running_mean.view(1, -1, 1, 1).to(like), deviation.view(1, -1, 1, 1).to(like)
 
 
-def load_autoencoder(cls: type[nn.Module], directory: Path, dtype: torch.dtype) -> nn.Module:
+def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:
     """Load a diffusers autoencoder from its directory. Raises CheckpointError."""
     if not (directory / "config.json").is_file():
         raise CheckpointError(
             f"no autoencoder in {directory}; expected a diffusers directory with config.json and weights"
         )
     try:
-        module: nn.Module = cls.from_pretrained(directory, torch_dtype=dtype, local_files_only=True)  # type: ignore[attr-defined]
+        return cls.from_pretrained(directory, torch_dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the autoencoder in {directory}: {error}") from error
-    return module

@@ -156,24 +156,25 @@ class FinalLayer(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMS norm of queries and keys over the head, in float32."""
+    """RMS norm of queries and keys over the head, each with a learned scale."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.query_norm = Scale(width)
         self.key_norm = Scale(width)
 
+    def forward(self, pair: Tensor) -> Tensor:
+        """Normalise queries and keys (2, B, H, n, d) at once."""
+        scale = torch.stack([self.query_norm.scale, self.key_norm.scale])
+        return F.rms_norm(pair, pair.shape[-1:], None, NORM_EPS) * scale[:, None, None, None]
+
 
 class Scale(nn.Module):
-    """A learned scale after an RMS norm."""
+    """The learned scale of one norm; a module of its own because the published keys say so."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (..., width)."""
-        return F.rms_norm(x, x.shape[-1:], self.scale, NORM_EPS)
 
 
 class SelfAttention(nn.Module):
@@ -189,8 +190,9 @@ class SelfAttention(nn.Module):
 
 def split_heads(qkv: Tensor, heads: int, norm: HeadNorm, table: Rotation) -> Heads:
     """Heads from rows [q | k | v], each [H, d]: norm, then rotation, of queries and keys."""
-    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return Heads(rotate(norm.query_norm(query), table), rotate(norm.key_norm(key), table), value)
+    parts = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, n, d)
+    query, key = rotate(norm(parts[:2]), table)
+    return Heads(query, key, parts[2])
 
 
 class DoubleStream:
@@ -272,4 +274,4 @@ class SingleBlock(nn.Module):
         rows = self.linear1.weight[self.attention_width : 3 * self.attention_width]
         kv = F.linear(modulate(x, modulation), rows)
         key, value = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return rotate(self.norm.key_norm(key), table), value
+        return rotate(F.rms_norm(key, key.shape[-1:], self.norm.key_norm.scale, NORM_EPS), table), value

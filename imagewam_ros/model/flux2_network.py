@@ -9,17 +9,23 @@ target (0, r, c, 0), action (2, i, 0, 0). Source: model.md of the design notes, 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from imagewam_ros.model.flux2 import DoubleStream, Flux2Config, Flux2Modulation, Flux2Transformer
+from imagewam_ros.model.expert_init import Inheritance
+from imagewam_ros.model.flux2 import (
+    DoubleBlock,
+    DoubleStream,
+    Flux2Config,
+    Flux2Modulation,
+    Flux2Transformer,
+    SharedModulation,
+    SingleBlock,
+)
 from imagewam_ros.model.flux2_expert import Flux2ActionExpert
 from imagewam_ros.model.layers import Rotation, grid_ids, latents_of, rotation, tokens_of
 from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, joined, prefix_mask
-from imagewam_ros.model.network import ImageWamNetwork, pack_proprio
+from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
-
-REFERENCE_TIME, TARGET_TIME, ACTION_TIME = 10, 0, 2
-"""Time axis of the positions of reference image, target image and actions."""
 
 
 class Prefix(NamedTuple):
@@ -37,6 +43,9 @@ class Flux2Network(ImageWamNetwork):
 
     video: Flux2Transformer
     action: Flux2ActionExpert
+
+    reference_time, target_time, action_time = 10, 0, 2
+    """Time axis of the positions of reference image, target image and actions."""
 
     def __init__(self, config: Flux2Config) -> None:
         super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config.proprio_dim, config.text_dim)
@@ -58,16 +67,16 @@ class Flux2Network(ImageWamNetwork):
         reuse = isinstance(cache, KeyValueCache) and prefix.mask is None and cache.fits(shape, horizon, prefix.image)
         memory = cache if reuse else KeyValueCache(shape, horizon, prefix.image, prefix.mask)
         assert isinstance(memory, KeyValueCache)
-        modulation = plan.prefix if plan else self.prefix_modulation(latents.new_zeros(latents.shape[0]))
+        modulation = plan.prefix if plan else self.prefix_modulation(latents.new_zeros(1))
         self._run_prefix(prefix, modulation, memory)
         return memory
 
     def joint_forward(self, batch: JointBatch) -> JointOutput:
         """See `protocol.Network`."""
         prefix = self._embed(batch.reference, batch.context, batch.proprio)
-        timestep = batch.reference.new_zeros(batch.reference.shape[0])
+        timestep = batch.reference.new_zeros(1)
         if not batch.prefix_at_zero:
-            assert batch.target_timestep is not None and batch.target_timestep.shape == timestep.shape
+            assert batch.target_timestep is not None and len(batch.target_timestep) == len(batch.reference)
             timestep = batch.target_timestep
         memory = JointMemory(prefix.mask)
         self._run_prefix(prefix, self.prefix_modulation(timestep), memory)
@@ -90,50 +99,87 @@ class Flux2Network(ImageWamNetwork):
     def action_table(self, horizon: int, device: torch.device) -> Rotation:
         """Rotary table of the action tokens."""
         ids = torch.zeros(horizon, 4, device=device)
-        ids[:, 0], ids[:, 1] = ACTION_TIME, torch.arange(horizon)
+        ids[:, 0], ids[:, 1] = self.action_time, torch.arange(horizon)
         return self._table(ids)
 
+    def initialise_from_scratch(self) -> None:
+        """Set what PyTorch's default initialisation does badly when nothing is pretrained.
+
+        Heads start at zero, time and modulation small enough not to drown the tokens. Uses
+        torch's global generator. Source: the recipe of the tiny policy.
+        """
+        for part in (self.video, self.action):
+            nn.init.normal_(part.time_in.in_layer.weight, std=0.1)
+            nn.init.normal_(part.time_in.out_layer.weight, std=0.2)
+            for name, module in part.named_modules():
+                if isinstance(module, SharedModulation):
+                    nn.init.normal_(module.lin.weight, std=0.02)
+                if name in ("final_layer", "head"):
+                    nn.init.zeros_(module.linear.weight)  # type: ignore[arg-type,union-attr]
+        nn.init.normal_(self.proprio_encoder.weight, std=0.3)
+
+    def image_ids(self, rows: int, columns: int, time: int, device: torch.device) -> Tensor:
+        """Positions (rows * columns, 4) of image tokens."""
+        return grid_ids(rows, columns, time, 4, device)
+
+    def inheritance(self) -> Inheritance:
+        """How the expert starts from the backbone: rows q | k | v | MLP gate | MLP value, columns attention | MLP."""
+        c = self.config
+        attention, inner, expert = c.heads * c.head_dim, round(c.hidden * c.mlp_ratio), c.action_hidden
+        own = round(expert * c.action_mlp_ratio)
+        return Inheritance(
+            parts=(
+                (r"\.img_mlp\.0\.", 0, (inner,) * 2, (own,) * 2),
+                (r"\.linear1\.", 0, (3 * attention, inner, inner), (3 * attention, own, own)),
+                (r"\.linear2\.", 1, (attention, inner), (attention, own)),
+                (r"^double_stream_modulation_img\.", 0, (c.hidden,) * 6, (expert,) * 6),
+                (r"^single_stream_modulation\.", 0, (c.hidden,) * 3, (expert,) * 3),
+            ),
+            rescaled=True,
+        )
+
     def _embed(self, latents: Tensor, context: Context, proprio: Tensor) -> Prefix:
-        text, mask = pack_proprio(context, self.proprio_encoder(proprio), latents.shape[0])
+        text, mask = self.pack(context, self.proprio_encoder(proprio))
         ids = torch.zeros(text.shape[1], 4, device=latents.device)
         ids[:, 3] = torch.arange(text.shape[1])
         image = self.video.img_in(tokens_of(latents))
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(image.shape[:2])], 1)
-        grid = grid_ids(latents.shape[2], latents.shape[3], REFERENCE_TIME, 4, latents.device)
+        grid = self.image_ids(latents.shape[2], latents.shape[3], self.reference_time, latents.device)
         return Prefix(self.video.txt_in(text), image, self._table(ids), self._table(grid), mask)
 
     def _run_prefix(self, prefix: Prefix, modulation: Flux2Modulation, memory: Memory) -> None:
         """Run all layers over the prefix alone; the last owes only its keys and values."""
         text, image, mask = prefix.text, prefix.image, prefix_mask(prefix.mask)
         length = text.shape[1]
-        for layer, block in enumerate(self.video.double_blocks):
-            streams: tuple[DoubleStream, DoubleStream] = (block.text, block.image)  # type: ignore[assignment]
+        doubles: list[DoubleBlock] = [*self.video.double_blocks]  # type: ignore[list-item]
+        for layer, block in enumerate(doubles):
+            streams = (block.text, block.image)
             parts = (
                 streams[0].project(text, modulation.text, prefix.text_table)[0],
                 streams[1].project(image, modulation.image, prefix.image_table)[0],
             )
             heads = joined(parts)
             memory.store(layer, heads.key, heads.value)
-            attended = attend(*heads, mask)
+            attended = attend(heads.query, heads.key, heads.value, mask)
             text = streams[0].merge(text, attended[:, :length], modulation.text, None)
             image = streams[1].merge(image, attended[:, length:], modulation.image, None)
         x = torch.cat([text, image], 1)
         table = Rotation(*(torch.cat(pair, 0) for pair in zip(prefix.text_table, prefix.image_table, strict=True)))
-        *singles, last = self.video.single_blocks
+        singles: list[SingleBlock] = [*self.video.single_blocks]  # type: ignore[list-item]
         shared = [modulation.single]
-        for layer, single in enumerate(singles, self.config.double):
-            heads, extra = single.project(x, shared, table)  # type: ignore[operator]
+        for layer, single in enumerate(singles[:-1], len(doubles)):
+            heads, extra = single.project(x, shared, table)
             memory.store(layer, heads.key, heads.value)
-            x = single.merge(x, attend(*heads, mask), shared, extra)  # type: ignore[operator]
-        memory.store(self.config.double + len(singles), *last.keys_values(x, modulation.single, table))  # type: ignore[operator]
+            x = single.merge(x, attend(heads.query, heads.key, heads.value, mask), shared, extra)
+        memory.store(len(doubles) + len(singles) - 1, *singles[-1].keys_values(x, modulation.single, table))
 
     def _target_velocity(self, noised: Tensor, timestep: Tensor, memory: Memory) -> Tensor:
         """Velocity of the noised target latents (S, C, h, w)."""
         vector = self.video.time_in(timestep)
         modulation = self.video.modulation(vector)
         x = self.video.img_in(tokens_of(noised))
-        table = self._table(grid_ids(noised.shape[2], noised.shape[3], TARGET_TIME, 4, noised.device))
+        table = self._table(self.image_ids(noised.shape[2], noised.shape[3], self.target_time, noised.device))
         for layer, stream in enumerate(self.video.image_streams()):
             shared = modulation.image if isinstance(stream, DoubleStream) else [modulation.single]
             heads, extra = stream.project(x, shared, table)

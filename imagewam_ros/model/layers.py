@@ -56,7 +56,7 @@ def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype 
 
 
 def rotate(x: Tensor, table: Rotation) -> Tensor:
-    """Rotate adjacent pairs of x (B, H, n, d) in float32; returns x's dtype."""
+    """Rotate adjacent pairs of x (..., n, d) in float32; returns x's dtype."""
     wide = x.float()
     swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return torch.addcmul(wide * table.cos, swapped, table.sin).to(x.dtype)
@@ -99,5 +99,5 @@ def latents_of(tokens: Tensor, rows: int, columns: int) -> Tensor:
 
 def _angles(position: Tensor, width: int, theta: float, dtype: torch.dtype) -> Tensor:
     exponent = torch.arange(0, width, 2, dtype=dtype, device=position.device) / width
-    frequency = 1.0 / theta**exponent
+    frequency: Tensor = 1.0 / theta**exponent
     return position.to(dtype)[..., None] * frequency

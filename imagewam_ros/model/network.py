@@ -11,11 +11,14 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model import flow
 from imagewam_ros.model.layers import Rotation
 from imagewam_ros.model.mot import Memory
-from imagewam_ros.model.protocol import Context, JointBatch, Plan, PrefixCache
+from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
 
 class ImageWamNetwork(nn.Module, ABC):
     """Backbone `video`, expert `action` and `proprio_encoder`. Subclasses run the prefix and the target."""
+
+    video: Any
+    action: Any
 
     def __init__(self, video: nn.Module, action: nn.Module, proprio_dim: int, text_dim: int) -> None:
         super().__init__()
@@ -25,6 +28,28 @@ class ImageWamNetwork(nn.Module, ABC):
         self._tables: dict[tuple[int, torch.device], Rotation] = {}
 
     @abstractmethod
+    def prefill(
+        self,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        horizon: int,
+        plan: Plan | None = None,
+        cache: PrefixCache | None = None,
+    ) -> PrefixCache:
+        """See `protocol.Network`."""
+
+    @abstractmethod
+    def joint_forward(self, batch: JointBatch) -> JointOutput:
+        """See `protocol.Network`."""
+
+    @abstractmethod
+    def preview_velocity(
+        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+    ) -> Tensor:
+        """See `protocol.Network`."""
+
+    @abstractmethod
     def action_table(self, horizon: int, device: torch.device) -> Rotation:
         """Rotary table of the action tokens."""
 
@@ -32,9 +57,13 @@ class ImageWamNetwork(nn.Module, ABC):
     def prefix_modulation(self, timestep: Tensor) -> Any:
         """Modulation of the prefix at timestep (B,), None where it depends on the prefix itself."""
 
+    def pack(self, context: Context, token: Tensor) -> Context:
+        """Text (B, L, ctx) with the proprio token (B, ctx) after the last valid one: (B, L + 1, ctx)."""
+        return pack_proprio(context, token)
+
     def velocity(self, actions: Tensor, timestep: Tensor, cache: PrefixCache) -> Tensor:
         """Velocity (B, T, D) of noised actions (B, T, D) at timestep (B,) in 0..1000."""
-        return self._velocity(actions, self.action.modulation(timestep), cache)  # type: ignore[operator,arg-type]
+        return self._velocity(actions, self.action.modulation(timestep), cache)  # type: ignore[arg-type]
 
     def plan(self, denoising: Denoising) -> Plan:
         """Modulation of the schedule's timesteps and of the prefix, without gradients."""
@@ -42,7 +71,7 @@ class ImageWamNetwork(nn.Module, ABC):
         grid = flow.schedule(denoising.steps, denoising.shift, denoising.time_grid)
         times, deltas = grid.timesteps.to(device), grid.deltas.to(device)
         with torch.no_grad():
-            steps = [self.action.modulation(times[i : i + 1]) for i in range(denoising.steps)]  # type: ignore[operator]
+            steps = [self.action.modulation(times[i : i + 1]) for i in range(denoising.steps)]
             return Plan(denoising, times, deltas, steps, self.prefix_modulation(torch.zeros(1, device=device)))
 
     @torch.no_grad()
@@ -59,7 +88,7 @@ class ImageWamNetwork(nn.Module, ABC):
         draws = batch.action_noise.shape[0] // batch.actions.shape[0]
         actions = batch.actions.repeat_interleave(draws, 0)
         noised = flow.noised(actions, batch.action_noise, batch.action_timestep)
-        return self._velocity(noised, self.action.modulation(batch.action_timestep), memory)  # type: ignore[operator]
+        return self._velocity(noised, self.action.modulation(batch.action_timestep), memory)
 
     def noised_target(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
         """Noised target latents (S, C, h, w) and their timestep (S,)."""
@@ -75,15 +104,15 @@ class ImageWamNetwork(nn.Module, ABC):
         return velocity
 
 
-def pack_proprio(context: Context, token: Tensor, batch: int) -> Context:
+def pack_proprio(context: Context, token: Tensor) -> Context:
     """Insert the proprio token (B, ctx) after the last valid text token: (B, L + 1, ctx).
 
     Text is right-padded; a context of batch 1 serves all samples.
     """
-    tokens = context.tokens.to(token.dtype).expand(batch, -1, -1)
+    tokens = context.tokens.to(token.dtype).expand(token.shape[0], -1, -1)
     if context.mask is None:
         return Context(torch.cat([tokens, token[:, None]], 1))
-    mask = context.mask.expand(batch, -1)
+    mask = context.mask.expand(token.shape[0], -1)
     valid = mask.sum(1, keepdim=True)  # (B, 1)
     place = torch.arange(tokens.shape[1] + 1, device=tokens.device)[None]  # (1, L + 1)
     source = (place - (place > valid).long()).clamp(max=tokens.shape[1] - 1)

@@ -53,9 +53,9 @@ class QwenText:
                     "use the text encoder that the checkpoint was trained with"
                 )
             config.num_hidden_layers = max(spec.layers)
-            config.layer_types = config.layer_types[: max(spec.layers)]
+            config.layer_types = (config.layer_types or [])[: max(spec.layers)]
             model = Qwen3Model.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
         return cls(model, tokenizer, spec, max_length)
@@ -88,7 +88,7 @@ class QwenText:
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """Write `text_encoder/` and `tokenizer/`."""
-        model = Qwen3Model(self.model.config)
+        model: Any = Qwen3Model(self.model.config)  # with a final norm again, as the library's loader expects
         model.load_state_dict(self.model.state_dict(), strict=False)
         model.to(dtype or self.model.dtype).save_pretrained(directory / "text_encoder")
         self.tokenizer.save_pretrained(directory / "tokenizer")
@@ -138,7 +138,7 @@ def _fit_tokenizer(corpus: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def _cut(model: Qwen3Model, layers: int) -> Any:
+def _cut(model: Any, layers: int) -> Any:
     """Keep `layers` layers and no final norm: the last hidden state is a layer's plain output."""
     model.layers = model.layers[:layers]
     model.config.num_hidden_layers = layers

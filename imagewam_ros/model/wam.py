@@ -27,6 +27,8 @@ class ImageWam(nn.Module):
     horizon is the rows of a chunk.
     """
 
+    network: ImageWamNetwork
+
     def __init__(
         self,
         network: ImageWamNetwork,

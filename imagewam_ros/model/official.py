@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the authors' checkpoints: a torch.save dictionary with `mot` and `proprio_encoder`.
+
+The file is memory-mapped and read without executing anything in it. Tensors that it names
+twice are dropped, then names and shapes must be exactly the network's (the authors load with
+strict=False and only warn). Source: model.md of the design notes, section 7.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.model.checkpoint import audit
+from imagewam_ros.model.network import ImageWamNetwork
+
+VIDEO, ACTION, PROPRIO = "mixtures.video.transformer.", "mixtures.action.", "proprio_encoder."
+ALIAS = "mixtures.video."
+ALIASED_LAYERS = {"double_blocks.": "double_blocks.", "single_blocks.": "single_blocks.", "blocks.": "layers."}
+"""Layers that the authors' module registers twice: name in the alias, name in the transformer."""
+
+
+def read_official(path: Path) -> dict[str, Any]:
+    """Open a checkpoint, tensors memory-mapped. Raises CheckpointError; executes nothing."""
+    try:
+        data = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no such file: {path}; check the path") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and was refused, nothing in it was executed ({_first_line(error)}); "
+            "get the file from its authors again"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({_first_line(error)}); it is truncated or no torch checkpoint, download it again"
+        ) from None
+    if not isinstance(data, dict) or not isinstance(data.get("mot"), Mapping):
+        found = sorted(map(str, data))[:8] if isinstance(data, dict) else type(data).__name__
+        raise CheckpointError(f"{path} has no 'mot' (found {found}); it is not an ImageWAM checkpoint")
+    return data
+
+
+def network_state(data: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Tensors under our names (video., action., proprio_encoder.), aliases dropped. Raises CheckpointError."""
+    if "proprio_encoder" not in data:
+        raise CheckpointError(f"{path} has no 'proprio_encoder'; it was saved without, export it again")
+    mot = data["mot"]
+    state: dict[str, Tensor] = {}
+    for name, tensor in mot.items():
+        if name.startswith(VIDEO):
+            state["video." + name.removeprefix(VIDEO)] = tensor
+        elif name.startswith(ACTION):
+            state["action." + name.removeprefix(ACTION)] = tensor
+        elif _original(name) not in mot:
+            state[name] = tensor  # the audit will call it unexpected
+    return state | {PROPRIO + name: tensor for name, tensor in data["proprio_encoder"].items()}
+
+
+def load_official(
+    network: ImageWamNetwork, path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> int:
+    """Give a network built on "meta" the weights of a checkpoint and return its step. Raises CheckpointError."""
+    data = read_official(path)
+    state = network_state(data, path)
+    audit({name: tuple(tensor.shape) for name, tensor in state.items()}, network, path)
+    for name in list(state):
+        state[name] = state[name].to(device, dtype or state[name].dtype)
+    network.load_state_dict(state, strict=True, assign=True)
+    return int(data.get("step", 0))
+
+
+def _original(alias: str) -> str:
+    """Name under which an alias' tensor is stored too."""
+    for short, full in ALIASED_LAYERS.items():
+        if alias.startswith(ALIAS + short):
+            return VIDEO + full + alias.removeprefix(ALIAS + short)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:200]
