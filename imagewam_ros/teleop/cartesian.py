@@ -106,7 +106,8 @@ class CartesianOperator:
         if not self._moving:
             self._begin(now_ns, follower.position)
         period_s = self._chunks.period_s
-        elapsed_s = min((now_ns - self._last_ns) / 1e9, 2 * period_s) or period_s
+        elapsed_s = min((now_ns - self._last_ns) / 1e9, 2 * period_s)
+        elapsed_s = elapsed_s if elapsed_s > 0 else period_s
         self._last_ns = now_ns
         before = self._target.copy()
         self._sides = tuple(side for side, enabled in zip(SIDES, jog.enabled, strict=True) if enabled)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A human's hands to the executor: leader arms, gamepad, SpaceMouse or keyboard, one chunk per period.
+
+Activation arms the operator; `teleop/engage` lets go and arms again. What the operator has to do
+next is on `teleop/status` and /diagnostics.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.core.schema import JointState, Source
+from imagewam_ros.kinematics.chains import Chains
+from imagewam_ros.kinematics.description import expand
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.nodes import messages, parameters, qos, topics
+from imagewam_ros.nodes.diagnostics import OK, WARN
+from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.spin import run
+from imagewam_ros.teleop.cartesian import CartesianConfig, CartesianOperator
+from imagewam_ros.teleop.clutch import ClutchConfig
+from imagewam_ros.teleop.devices import DEVICES, DeviceConfig, open_device
+from imagewam_ros.teleop.leader import LeaderConfig, LeaderMap, LeaderOperator
+from imagewam_ros.teleop.operator import ChunkConfig, ChunkMaker, Clutch, Operator, Step
+
+LEADER = "leader"
+
+
+@dataclass(frozen=True)
+class TeleopConfig:
+    """device is leader or a hand-held one. takeover marks chunks as an intervention in a policy's run.
+
+    urdf is the path of a xacro file for the inverse kinematics, by default the shipped one.
+    """
+
+    robot: str = "sim_cell"
+    device: str = LEADER
+    takeover: bool = False
+    urdf: str = ""
+    chunk: ChunkConfig = field(default_factory=ChunkConfig)
+    leader: LeaderConfig = field(default_factory=LeaderConfig)
+    clutch: ClutchConfig = field(default_factory=ClutchConfig)
+    cartesian: CartesianConfig = field(default_factory=CartesianConfig)
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        if self.device != LEADER and self.device not in DEVICES:
+            raise ConfigError(unknown_name("device", self.device, (LEADER, *DEVICES)))
+
+
+class TeleopNode(ManagedNode):
+    """Ask the operator once per chunk period and publish what it answers."""
+
+    def __init__(self) -> None:
+        super().__init__("teleop")
+        self._follower: JointState | None = None
+        self._last_ns = 0
+        self._told = ""
+
+    def setup(self) -> None:
+        """Open the device and connect the topics."""
+        config = parameters.declare(self, TeleopConfig)
+        self._robot = load_embodiment(config.robot)
+        source = Source.TAKEOVER if config.takeover else Source.TELEOP
+        chunks = ChunkMaker(self._robot, config.chunk, source)
+        self._operator = self._leaders(config, chunks) if config.device == LEADER else self._hands(config, chunks)
+        self.cleanup.callback(self._operator.close)
+        self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
+        self._status_out = self.publisher(String, topics.TELEOP_STATUS, qos.STATUS)
+        self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_follower, qos.JOINT_STATES)
+        self.serve(SetBool, topics.TELEOP_ENGAGE, self._on_engage)
+        self.every(chunks.period_s, self._step)
+
+    def start(self) -> None:
+        """Allow engaging; nothing moves before the operator matches or holds the dead-man switch."""
+        self._operator.arm()
+
+    def stop(self, reason: str) -> None:
+        """Let go: no further chunks, and the executor brakes at the end of the last one."""
+        self._operator.release(reason)
+
+    def _leaders(self, config: TeleopConfig, chunks: ChunkMaker) -> Operator:
+        operator = LeaderOperator(self._robot, config.leader, config.clutch, chunks)
+        for side in config.leader.sides:
+            names = LeaderMap(self._robot, side, getattr(config.leader, side)).joint_names
+            self.subscribe(JointStateMsg, topics.leader(side), self._reader(operator, side, names), qos.JOINT_STATES)
+        return operator
+
+    def _hands(self, config: TeleopConfig, chunks: ChunkMaker) -> Operator:
+        chains = Chains(expand(Path(config.urdf) if config.urdf else None), self._robot)
+        return CartesianOperator(chains, open_device(config.device, config.devices), config.cartesian, chunks)
+
+    def _reader(self, operator: LeaderOperator, side: str, names: tuple[str, ...]) -> Callable[[JointStateMsg], None]:
+        def read(message: JointStateMsg) -> None:
+            operator.read(side, messages.to_joint_state(message, names))
+
+        return read
+
+    def _on_follower(self, message: JointStateMsg) -> None:
+        self._follower = messages.to_joint_state(message, self._robot.joint_names)
+
+    def _on_engage(self, request: SetBool.Request, response: SetBool.Response) -> str:
+        if not request.data:
+            self._operator.release("let go by request")
+            return "released"
+        if not self.is_active:
+            raise ConfigError("teleop is not active; activate it first")
+        self._operator.arm()
+        return "armed"
+
+    def _step(self) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        last_ns, self._last_ns = self._last_ns, now_ns
+        if self._follower is None:
+            self._tell(Step(None, Clutch.RELEASED, "no joint_states yet; is the robot running?"))
+            return
+        if now_ns == last_ns:
+            return  # simulated time stands still
+        if now_ns < last_ns and self.is_active:
+            self._operator.release("time went back")
+            self._operator.arm()
+        step = self._operator.step(now_ns, self._follower)
+        if step.chunk is not None:
+            self._chunks_out.publish(messages.from_chunk(step.chunk))
+            self.diagnostics.meter.count("chunks")
+        self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        text = f"{step.clutch.value}: {step.reason}".rstrip(": ")
+        if text != self._told:
+            self._told = text
+            self._status_out.publish(String(data=text))
+            self.diagnostics.set(WARN if self.is_active and step.clutch is not Clutch.ENGAGED else OK, text)
+
+
+def main() -> int:
+    """Run the node."""
+    return run(TeleopNode)
