@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well sampled chunks match held-out demonstrations: a cheap forecast of closed-loop success."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from imagewam_ros.data.dataset import Rows
+from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.training.samples import Samples
+
+FRAMES = 192
+EARLY = 24
+"""Frames into a demonstration that count as early: before the hands close, where sight matters most."""
+
+
+class ChunkError(NamedTuple):
+    """Mean squared error of normalised chunks over all and over early frames."""
+
+    all: float
+    early: float
+
+
+@torch.no_grad()
+def chunk_error(network: ImageWamNetwork, samples: Samples, rows: Rows, seed: int = 0) -> ChunkError:
+    """Sample chunks at up to 192 frames of `rows`, the same frames and noise on every call."""
+    chosen = np.random.default_rng(seed).permutation(rows)[:FRAMES]
+    wanted, _ = samples.actions(chosen)
+    noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
+    plan = network.plan(samples.contract.denoising)
+    sampled = torch.empty_like(wanted)
+    for part in torch.arange(len(chosen)).split(32):
+        place = chosen[part.numpy()]
+        text, state = samples.context(place), samples.states(place)
+        cache = network.prefill(samples.images(place), text, state, wanted.shape[1], plan)
+        sampled[part] = network.denoise(noise[part], cache, plan)
+    error = (sampled - wanted).square().mean((1, 2)).numpy()
+    early = samples.dataset.time[chosen] < EARLY
+    return ChunkError(float(error.mean()), float(error[early].mean()) if early.any() else float("nan"))

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained and how, by name. A preset is plain numbers; `train.py` may change a few of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imagewam_ros.core.contract import PROMPT, Contract, Denoising, Mosaic, Tile
+from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.data.episode import Provenance
+from imagewam_ros.model.factory import ModelSpec
+from imagewam_ros.model.flux2 import Flux2Config
+from imagewam_ros.model.text import TextSpec
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """A small diffusers autoencoder and its training on crops of the mosaic.
+
+    encoder and decoder are channels per level, outermost first; three halvings. kl weighs the
+    divergence per latent channel, absolute the L1 part of the loss.
+    """
+
+    encoder: tuple[int, ...] = (8, 16, 32, 64)
+    decoder: tuple[int, ...] = (8, 16, 32, 64)
+    latent_channels: int = 8
+    groups: int = 8
+    steps: int = 2500
+    batch: int = 8
+    crop: int = 64
+    learning_rate: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 1e-3
+    kl: float = 1e-4
+    absolute: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Joint image and action flow matching.
+
+    draws is the number of (noise, time) pairs per prefix, targets the number of samples of a
+    batch that also learn the image. prefix_at_zero modulates the prefix as at inference; False
+    is the authors' way. mask_past_end leaves rows after a demonstration's end out of the loss;
+    otherwise they say to stay. average is the weight of the past in the mean of the weights.
+    """
+
+    steps: int = 2000
+    batch: int = 32
+    draws: int = 3
+    targets: int = 8
+    learning_rate: float = 2e-3
+    floor: float = 0.03
+    warmup: int = 200
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    average: float = 0.999
+    proprio_noise: float = 0.03
+    prefix_at_zero: bool = True
+    mask_past_end: bool = False
+    held_out: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.draws < 1 or not 0 <= self.targets <= self.batch:
+            raise ConfigError("steps, batch and draws are positive, targets at most batch")
+        if not self.prefix_at_zero and self.targets != self.batch:
+            raise ConfigError("with prefix_at_zero false every sample needs a target: set targets to batch")
+        if not 0 <= self.held_out < 1 or not 0 <= self.average < 1:
+            raise ConfigError("held_out and average are at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything about one kind of training run.
+
+    tile is the side of a camera's square in the mosaic. A text encoder that was not trained on
+    the authors' prompt needs none of its words: fewer tokens make every step cheaper.
+    """
+
+    spec: ModelSpec
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    tile: int = 64
+    horizon: int = 16
+    text_length: int = 64
+    prompt: str = PROMPT
+    denoising: Denoising = field(default_factory=Denoising)
+
+
+TINY = Preset(
+    spec=ModelSpec(
+        "flux2",
+        Flux2Config(
+            hidden=128,
+            heads=4,
+            axes=(8, 8, 8, 8),
+            double=2,
+            single=3,
+            mlp_ratio=3.0,
+            channels=32,
+            text_dim=64,
+            action_dim=14,
+            proprio_dim=14,
+            action_hidden=96,
+            action_mlp_ratio=4.0,
+        ),
+        TextSpec((1, 2)),
+    ),
+    prompt="{task}",
+)
+
+PRESETS: Mapping[str, Preset] = {"tiny": TINY}
+
+
+def find_preset(name: str) -> Preset:
+    """Return the preset called `name`. Raises ConfigError with the nearest match."""
+    if name not in PRESETS:
+        raise ConfigError(unknown_name("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def contract_of(preset: Preset, robot: Embodiment, about: Provenance) -> Contract:
+    """Contract of a policy for `robot` learned from episodes like `about`: cameras side by side.
+
+    Arms are relative to the measured joints, grippers absolute.
+    """
+    side = preset.tile
+    tiles = tuple(Tile(name, 0, i * side, side, side) for i, name in enumerate(robot.camera_names))
+    return Contract(
+        variant=preset.spec.variant,
+        joint_names=robot.joint_names,
+        joint_units=tuple(joint.unit for joint in robot.joints),
+        relative=tuple(not bool(gripper) for gripper in robot.gripper_mask),
+        mosaic=Mosaic(side, side * len(tiles), tiles),
+        period_ns=about.period_ns,
+        horizon=preset.horizon,
+        first_row_offset_periods=about.first_row_offset_periods,
+        text_length=preset.text_length,
+        prompt=preset.prompt,
+        denoising=preset.denoising,
+    )

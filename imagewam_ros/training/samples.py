@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches for the network: latents, normalised joints and action chunks. A batch is a function of (seed, step)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imagewam_ros.core.contract import Contract
+from imagewam_ros.core.stats import Statistics, normaliser
+from imagewam_ros.data.dataset import Dataset, Rows
+from imagewam_ros.model import flow
+from imagewam_ros.model.protocol import Context, Instruction, JointBatch
+from imagewam_ros.training.presets import TrainConfig
+
+Latents = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Everything a batch is made of. latents (frames, C, h, w) follow the data set's numbering."""
+
+    dataset: Dataset
+    latents: Latents
+    contract: Contract
+    statistics: Mapping[str, Statistics]
+    instructions: Mapping[str, Instruction]
+
+    def draw(self, rows: Rows, config: TrainConfig, seed: int, step: int) -> JointBatch:
+        """Batch of `step`, drawn from frames `rows`."""
+        rng = np.random.default_rng((seed, step))
+        chosen = rng.choice(rows, config.batch)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        proprio, (actions, past_end) = self.states(chosen), self.actions(chosen)
+        proprio = proprio + config.proprio_noise * torch.randn(proprio.shape, generator=noise)
+        shape, shift = (config.batch * config.draws, *actions.shape[1:]), self.contract.denoising.shift
+        action_noise = torch.randn(shape, generator=noise)
+        action_timestep = flow.draw_timesteps(shape[0], shift, noise)
+        target = self.images(self.dataset.future(chosen[: config.targets])) if config.targets else None
+        return JointBatch(
+            reference=self.images(chosen),
+            context=self.context(chosen),
+            proprio=proprio,
+            actions=actions,
+            action_noise=action_noise,
+            action_timestep=action_timestep,
+            target=target,
+            target_noise=None if target is None else torch.randn(target.shape, generator=noise),
+            target_timestep=None if target is None else flow.draw_timesteps(config.targets, shift, noise),
+            action_is_pad=torch.from_numpy(past_end) if config.mask_past_end else None,
+            prefix_at_zero=config.prefix_at_zero,
+        )
+
+    def images(self, rows: Rows) -> Tensor:
+        """Latents (B, C, h, w) float32."""
+        return torch.from_numpy(self.latents[rows]).float()
+
+    def states(self, rows: Rows) -> Tensor:
+        """Normalised joint positions (B, P)."""
+        normalise = normaliser(self.contract.normalisation, self.statistics["state"])
+        return torch.from_numpy(normalise.forward(self.dataset.positions[rows])).float()
+
+    def actions(self, rows: Rows) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Normalised chunks (B, T, D) and which rows lie past a demonstration's end (B, T)."""
+        normalise = normaliser(self.contract.normalisation, self.statistics["action"])
+        chunks, past_end = self.dataset.chunks(rows)
+        return torch.from_numpy(normalise.forward(chunks)).float(), past_end
+
+    def context(self, rows: Rows) -> Context:
+        """Text features (B, L, ctx), padded where instructions differ in length."""
+        texts = [self.dataset.demonstrations[owner].instruction for owner in self.dataset.owner[rows]]
+        tokens = [self.instructions[text].tokens.float() for text in texts]
+        if len(set(texts)) == 1:
+            return Context(tokens[0][None])
+        lengths = torch.tensor([len(t) for t in tokens])
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        return Context(padded, torch.arange(padded.shape[1])[None] < lengths[:, None])
