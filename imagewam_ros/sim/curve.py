@@ -47,10 +47,15 @@ class Curve:
 
 
 def _slopes(rows: Floats) -> Floats:
-    """Slopes per period that make the second derivative continuous, zero at both ends."""
+    """Slopes per period that make the second derivative continuous, zero at both ends.
+
+    Solves m[i-1] + 4 m[i] + m[i+1] = 3 (rows[i+1] - rows[i-1]) by elimination from both ends.
+    """
     slopes = np.zeros_like(rows)
-    inner = len(rows) - 2
-    if inner > 0:
-        matrix = 4 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
-        slopes[1:-1] = np.linalg.solve(matrix, 3 * (rows[2:] - rows[:-2]))
+    pivots = np.ones(len(rows))
+    for i in range(1, len(rows) - 1):
+        pivots[i] = 4.0 if i == 1 else 4.0 - 1.0 / pivots[i - 1]
+        slopes[i] = 3.0 * (rows[i + 1] - rows[i - 1]) - slopes[i - 1] / pivots[i - 1]
+    for i in range(len(rows) - 2, 0, -1):
+        slopes[i] = (slopes[i] - slopes[i + 1]) / pivots[i]
     return slopes

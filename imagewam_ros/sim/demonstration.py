@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,16 +73,22 @@ def follow(cell: Cell, *curves: Curve) -> None:
 
 
 def _offsets(cell: Cell, expert: Expert, rng: np.random.Generator | None) -> Curve:
-    """Offsets of the arms, zero at the start, from the time when the hands close, and without rng."""
-    moving = ~cell.embodiment.gripper_mask
-    rows = np.zeros((expert.steps + 1, moving.size))
-    if rng is None:
-        return Curve(expert.curve.start_ns, PERIOD_NS, rows)
-    amplitude = rng.choice(AMPLITUDES_RAD)
-    count, every = (expert.free_ns - 1) // OFFSET_NS, OFFSET_NS // PERIOD_NS
-    knots = np.zeros((count + 1, moving.size))
-    knots[1:count] = amplitude * rng.standard_normal((max(count - 1, 0), moving.size)) * moving
-    for i in range(count):
-        blend = minimum_jerk(np.arange(every) / every)[:, None]
-        rows[i * every : (i + 1) * every] = knots[i] + blend * (knots[i + 1] - knots[i])
+    """Offsets of the arms: zero at the start, from the time when an arm's hand closes, and without rng."""
+    rows = np.zeros((expert.steps + 1, len(cell.embodiment.joint_names)))
+    if rng is not None:
+        amplitude = rng.choice(AMPLITUDES_RAD)
+        for arm in cell.embodiment.arms:
+            first = cell.embodiment.arm_slice(arm.side).start
+            wandering = _wandering(expert.free_ns(arm.side), amplitude, len(arm.joints), rng)
+            rows[: len(wandering), first : first + len(arm.joints)] = wandering
     return Curve(expert.curve.start_ns, PERIOD_NS, rows)
+
+
+def _wandering(duration_ns: int, amplitude_rad: float, joints: int, rng: np.random.Generator) -> Floats:
+    """(periods, joints) from zero over random knots back to zero, within duration_ns, without a jerk."""
+    count, every = (duration_ns - 1) // OFFSET_NS, OFFSET_NS // PERIOD_NS
+    knots = np.zeros((count + 1, joints))
+    knots[1:count] = amplitude_rad * rng.standard_normal((max(count - 1, 0), joints))
+    blend = minimum_jerk(np.arange(every) / every)[:, None]
+    pieces = [begin + blend * (end - begin) for begin, end in pairwise(knots)]
+    return np.concatenate(pieces) if pieces else np.zeros((0, joints))

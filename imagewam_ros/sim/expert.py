@@ -13,7 +13,7 @@ from imagewam_ros.core.schema import ActionChunk, Floats
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.curve import Curve, minimum_jerk
-from imagewam_ros.sim.plan import Segment, Waypoint
+from imagewam_ros.sim.plan import OPEN_M, Segment, Waypoint
 
 PERIOD_NS = 50_000_000
 HORIZON = 16
@@ -41,15 +41,14 @@ class Expert:
         """Number of 50 ms steps until the plan has been carried out."""
         return len(self.curve.rows) - 1
 
-    @property
-    def free_ns(self) -> int:
-        """How long the hands are empty: time from the start until a gripper first begins to close."""
-        seconds, before = 0.0, None
+    def free_ns(self, side: str) -> int:
+        """How long one hand stays open: time from the start until it first begins to close, or to the end."""
+        seconds = 0.0
         for segment in self._segments:
-            grip = (segment.left.gripper, segment.right.gripper)
-            if before is not None and grip != before:
+            goal: Waypoint | None = getattr(segment, side)
+            if goal is not None and goal.gripper < OPEN_M:
                 break
-            seconds, before = seconds + segment.duration_s, grip
+            seconds += segment.duration_s
         return round(seconds * 1e9)
 
     def act(self) -> Floats:
@@ -64,20 +63,21 @@ class Expert:
 
     def _rows(self, positions: Floats) -> list[Floats]:
         """(joints,) at each period from the start on, by warm-started inverse kinematics."""
-        grippers = np.flatnonzero(self.cell.embodiment.gripper_mask)
+        grippers = dict(zip(("left", "right"), np.flatnonzero(self.cell.embodiment.gripper_mask), strict=True))
         poses = self._chains.forward(positions)
         rows = [np.array(positions)]
         for segment in self._segments:
-            begin = rows[-1][grippers]
-            goals: dict[str, Waypoint] = {"left": segment.left, "right": segment.right}
+            goals = {side: goal for side in grippers if (goal := getattr(segment, side)) is not None}
+            begin = rows[-1]
             count = round(segment.duration_s * 1e9 / PERIOD_NS)
             for fraction in minimum_jerk(np.arange(1, count + 1) / count):
-                row = rows[-1]
+                row = np.array(rows[-1])
                 for side, goal in goals.items():
                     row = self._reach(side, _between(poses[side], goal.pose(), fraction), row)
-                row[grippers] = begin + fraction * (np.array([g.gripper for g in goals.values()]) - begin)
+                    finger = grippers[side]
+                    row[finger] = begin[finger] + fraction * (goal.gripper - begin[finger])
                 rows.append(row)
-            poses = {side: goal.pose() for side, goal in goals.items()}
+            poses.update({side: goal.pose() for side, goal in goals.items()})
         return rows
 
     def _reach(self, side: str, pose: Floats, positions: Floats) -> Floats:

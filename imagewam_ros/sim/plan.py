@@ -33,11 +33,11 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class Segment:
-    """Both tools go to their next waypoint in duration_s, starting and ending at rest."""
+    """Both tools go to their next waypoint in duration_s, starting and ending at rest; None stays where it is."""
 
     duration_s: float
-    left: Waypoint
-    right: Waypoint
+    left: Waypoint | None
+    right: Waypoint | None
 
 
 def half_turn(angle: float) -> float:

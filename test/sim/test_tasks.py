@@ -11,7 +11,8 @@ from imagewam_ros.sim.demonstration import follow
 from imagewam_ros.sim.expert import Expert
 from imagewam_ros.sim.tasks import TASKS
 
-SEEDS = range(10)
+SEEDS = range(6)
+ONE_HANDED = ("block_lift",)
 MARGIN = 0.9
 """The expert stays below this share of every limit."""
 
@@ -48,8 +49,10 @@ def test_expert_succeeds_from_random_starts(cell):
 
 
 def test_one_arm_alone_fails(cell):
+    if cell.task_name in ONE_HANDED:
+        pytest.skip("each arm can do this alone on its side")
     for side in ("left", "right"):
-        for seed in SEEDS[:4]:
+        for seed in SEEDS[:3]:
             expert = expert_at(cell, seed)
             carry_out(cell, expert, frozen=cell.embodiment.arm_slice(side))
             assert not cell.success(), f"{side} arm frozen, seed {seed}"
@@ -63,7 +66,7 @@ def test_doing_nothing_fails(cell):
 
 def test_replaying_another_start_fails(cell):
     """The mean of many demonstrations, played blind."""
-    mean = np.mean([expert_at(cell, seed).curve.rows for seed in range(30)], axis=0)
+    mean = np.mean([expert_at(cell, seed).curve.rows for seed in range(20)], axis=0)
     successes = 0
     for seed in range(100, 110):
         cell.reset(seed)
@@ -104,6 +107,47 @@ def test_objects_lie_still_at_the_start(cell):
     cell.step(hold, 1_000_000_000)
     for name, position in zip(names, before, strict=True):
         assert np.abs(cell.world.position(name) - position).max() < 3e-3
+
+
+def test_following_the_other_instruction_fails(cell):
+    if len(cell.task.instructions) < 2:
+        pytest.skip("the task has one instruction")
+    for seed in SEEDS[:3]:
+        cell.reset(seed)
+        asked = cell.instruction
+        cell.instruction = next(text for text in cell.task.instructions if text != asked)
+        expert = Expert(cell)
+        expert.start()
+        cell.instruction = asked
+        carry_out(cell, expert)
+        assert not cell.success()
+
+
+def test_both_instructions_come_with_both_sides():
+    cell = Cell(task="block_lift", randomise=False)
+    met = set()
+    for seed in range(40):
+        cell.reset(seed)
+        met.add((cell.instruction, cell.world.position("red_block")[1] > 0))
+    assert len(met) == 4
+
+
+def test_hand_over_counts_only_when_the_left_hand_alone_holds_the_bar():
+    cell = Cell(task="hand_over", randomise=False)
+    expert = expert_at(cell, 0)
+    holders = []
+    while cell.time_ns < expert.curve.end_ns:
+        follow(cell, expert.curve)
+        sides = "".join(sorted({name.split("_")[0] for name in cell.world.touching("bar")}))
+        achieved = cell.task.achieved(cell.world, cell.instruction)
+        assert achieved == (sides == "left" and cell.world.position("bar")[2] > 0.08)
+        holders += [sides] if not holders or holders[-1] != sides else []
+    assert [h for h in holders if h in ("world", "right", "leftright", "left")] == [
+        "world",
+        "right",
+        "leftright",
+        "left",
+    ]
 
 
 def test_tray_must_be_high_and_level():
