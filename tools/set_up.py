@@ -158,7 +158,7 @@ def python_packages(distro: str) -> None:
         pip("install", "--quiet", torch)
     else:
         say(f"installing {torch}, as pip is configured here; a build with CUDA is about 3 GB")
-        pip("install", torch)
+        pip("install", torch, "setuptools<80", "wheel")
     say(f"torch {torch_build()}")
     constraints = VENV / "constraints.txt"
     constraints.write_text(f"torch=={torch_version()}\n")
