@@ -11,12 +11,14 @@ from functools import lru_cache
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from imagewam_ros.cameras.camera import Intrinsics
 from imagewam_ros.control.executor import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
@@ -28,6 +30,8 @@ from imagewam_ros.sim.controllers import Trajectory
 
 ENCODINGS = ("rgb8", "bgr8")
 NS = 1_000_000_000
+Sample = tuple[Floats, Floats, Floats]
+"""Position, velocity and acceleration of some joints."""
 
 
 def stamp_ns(time: Time) -> int:
@@ -94,15 +98,43 @@ def from_image(image: Image, time_ns: int, frame: str) -> ImageMsg:
     return message
 
 
+def from_depth(depth_mm: NDArray[np.uint16], time_ns: int, frame: str) -> ImageMsg:
+    """Return a 16UC1 message of uint16 [H, W] in mm (REP 118)."""
+    height, width = depth_mm.shape
+    data = array("B")
+    data.frombytes(np.ascontiguousarray(depth_mm, dtype="<u2").tobytes())
+    message = ImageMsg(height=height, width=width, encoding="16UC1", step=2 * width, data=data)
+    message.header.stamp, message.header.frame_id = to_time(time_ns), frame
+    return message
+
+
+def from_jpeg(image: Image, time_ns: int, frame: str, quality: int) -> CompressedImage:
+    """Return uint8 RGB [H, W, 3] as image_transport's JPEG; quality is 1 to 100."""
+    import cv2
+
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=array("B", encoded.tobytes()))
+    message.header.stamp, message.header.frame_id = to_time(time_ns), frame
+    return message
+
+
 def from_intrinsics(camera: Camera, field_of_view_rad: float, time_ns: int) -> CameraInfo:
     """Return camera_info of a pinhole with square pixels, its centre in the middle; the angle is the vertical one."""
     focal_px = camera.height / 2 / math.tan(field_of_view_rad / 2)
     cx, cy = (camera.width - 1) / 2, (camera.height - 1) / 2
-    message = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob", d=[0.0] * 5)
-    message.k = [focal_px, 0.0, cx, 0.0, focal_px, cy, 0.0, 0.0, 1.0]
+    found = Intrinsics(camera.width, camera.height, focal_px, focal_px, cx, cy)
+    return from_calibration(found, time_ns, camera.frame)
+
+
+def from_calibration(found: Intrinsics, time_ns: int, frame: str) -> CameraInfo:
+    """Return camera_info of one camera of no stereo pair; an uncalibrated one has a K of zeros."""
+    scale = 1.0 if found.fx else 0.0
+    message = CameraInfo(height=found.height, width=found.width, distortion_model=found.distortion_model)
+    message.d = list(found.coefficients)
+    message.k = [found.fx, 0.0, found.cx, 0.0, found.fy, found.cy, 0.0, 0.0, scale]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [focal_px, 0.0, cx, 0.0, 0.0, focal_px, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-    message.header.stamp, message.header.frame_id = to_time(time_ns), camera.frame
+    message.p = [found.fx, 0.0, found.cx, 0.0, 0.0, found.fy, found.cy, 0.0, 0.0, 0.0, scale, 0.0]
+    message.header.stamp, message.header.frame_id = to_time(time_ns), frame
     return message
 
 
@@ -281,7 +313,7 @@ def from_trajectory(
     joint_names: Sequence[str],
     start_ns: int,
     offsets_ns: Sequence[int],
-    samples: Sequence[tuple[Floats, Floats, Floats]],
+    samples: Sequence[Sample],
 ) -> JointTrajectory:
     """Return points (position, velocity, acceleration), each due at `start_ns` + its offset."""
     message = JointTrajectory(joint_names=list(joint_names))

@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 from imagewam_ros.control.braking import Motion, plan_stop, stop_at
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, unknown_name
-from imagewam_ros.core.schema import Command, Floats
+from imagewam_ros.core.schema import Command
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.lifecycle import ManagedNode
 
@@ -117,18 +117,16 @@ class TrajectoryOutput:
         for publisher, part, _ in self._grippers:
             publisher.publish(messages.from_values(command.position[part]))
 
-    def _path(
-        self, before: Command, command: Command, part: slice
-    ) -> tuple[list[int], list[tuple[Floats, Floats, Floats]]]:
+    def _path(self, before: Command, command: Command, part: slice) -> tuple[list[int], list[messages.Sample]]:
         start = Motion(command.position[part], command.velocity[part], command.acceleration[part])
         stop = plan_stop(start, self._acceleration[part], self._jerk[part])
         duration_s = max(stop.duration_s, command.period_ns * 1e-9)
         now_ns = command.nominal_ns - before.nominal_ns
         past = (before.position[part], before.velocity[part], before.acceleration[part])
         times_s = np.linspace(0.0, duration_s, STOP_POINTS + 1)[1:]
-        rest = [tuple(stop_at(stop, float(t) if t < duration_s else np.inf)) for t in times_s]
+        rest: list[messages.Sample] = [stop_at(stop, float(t) if t < duration_s else np.inf) for t in times_s]
         offsets = [0, now_ns, *(now_ns + round(t * 1e9) for t in times_s)]
-        return offsets, [past, tuple(start), *rest]
+        return offsets, [past, start, *rest]
 
 
 class JointCommandOutput:

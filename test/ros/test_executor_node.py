@@ -41,7 +41,7 @@ class Cell:
         self.sequence = 0
 
     def activate(self) -> None:
-        assert self.probe.change("executor", "activate"), self.executor.text()
+        assert self.probe.until(lambda: self.probe.change("executor", "activate")), self.executor.text()
 
     @property
     def position(self) -> Floats:

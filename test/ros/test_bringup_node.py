@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle of the whole cell: in order, with reasons, and safely down again."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.msg import ExecutorCommand
+from imagewam_ros.nodes import qos, topics
+from imagewam_ros.nodes.bringup_node import BringupConfig
+
+BRINGUP = "imagewam_ros.nodes.bringup_node"
+SIM = "imagewam_ros.nodes.sim_node"
+EXECUTOR = "imagewam_ros.nodes.executor_node"
+NODES = "['sim','executor']"
+
+
+def test_up_in_order_and_down_in_reverse(spawn, probe) -> None:
+    logged = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
+    bringup = spawn(BRINGUP, nodes=NODES)
+    sim, executor = spawn(SIM, use_sim_time=True), spawn(EXECUTOR, use_sim_time=True)
+    assert probe.until(lambda: "sim, executor: active" in bringup.text(), 60), bringup.text()
+    assert probe.state("sim") == probe.state("executor") == "active"
+    assert probe.until(lambda: len(logged) > 20)
+    assert bringup.stop(signal.SIGTERM) == 0, bringup.text()
+    assert probe.state("executor") == probe.state("sim") == "inactive"
+    assert np.abs(logged[-1].velocity).max() == 0
+    assert sim.process.poll() is None and executor.process.poll() is None
+
+
+def test_without_autostart_everything_is_ready_and_nothing_moves(spawn, probe) -> None:
+    bringup = spawn(BRINGUP, nodes=NODES, autostart=False)
+    spawn(SIM), spawn(EXECUTOR)
+    assert probe.until(lambda: "sim, executor: inactive" in bringup.text(), 60), bringup.text()
+    assert probe.state("sim") == probe.state("executor") == "inactive"
+
+
+def test_refusing_node_is_named_with_its_reason(spawn, probe) -> None:
+    bringup = spawn(BRINGUP, nodes=NODES)
+    spawn(SIM, robot="sim_cel"), spawn(EXECUTOR)
+    bringup.process.wait(60)
+    assert bringup.process.returncode == 1
+    assert "node 'sim' cannot configure: unknown robot 'sim_cel'; did you mean 'sim_cell'?" in bringup.text()
+    assert probe.state("executor") == "unconfigured"
+
+
+def test_refused_activation_takes_the_others_down_again(spawn, probe) -> None:
+    bringup = spawn(BRINGUP, nodes=NODES, settle_s=1.0)
+    spawn(SIM, controller="trajectory"), spawn(EXECUTOR)
+    bringup.process.wait(60)
+    assert bringup.process.returncode == 1
+    assert "node 'executor' cannot activate: nobody listens to /left_forward" in bringup.text()
+    assert probe.state("sim") == "inactive"
+
+
+def test_absent_node_is_named(spawn) -> None:
+    bringup = spawn(BRINGUP, nodes=NODES, appear_s=0.5)
+    bringup.process.wait(30)
+    assert bringup.process.returncode == 1
+    assert "node 'sim' did not appear within 0.5 s; is its process running?" in bringup.text()
+
+
+def test_configuration_is_checked() -> None:
+    with pytest.raises(ConfigError, match="nodes must name every node once"):
+        BringupConfig(nodes=("sim", "sim"))
+    with pytest.raises(ConfigError, match="appear_s must be positive, found 0"):
+        BringupConfig(appear_s=0)
