@@ -11,9 +11,10 @@ not matter whether later images are known already; that is why bags and live top
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,9 +162,9 @@ class _Stream:
     kind: str
     depth: int
     stamps: deque[int] = field(default_factory=deque)
-    values: deque[Image | Floats] = field(default_factory=deque)
+    values: deque[Any] = field(default_factory=deque)
 
-    def add(self, stamp_ns: int, value: Image | Floats) -> bool:
+    def add(self, stamp_ns: int, value: Any) -> bool:
         if self.stamps and stamp_ns <= self.stamps[-1]:
             return False
         self.stamps.append(stamp_ns)
@@ -181,25 +182,40 @@ class _Stream:
 class Synchroniser:
     """The newest frame of live streams. Latest wins: a frame that nobody took is replaced.
 
-    Time comes in with the samples and as an argument, in ns of the stamps' clock.
+    Time comes in with the samples and as an argument, in ns of the stamps' clock. A stamp that
+    goes back by more than max_age_s is a jump of that clock: everything from before is forgotten.
     """
 
-    def __init__(self, topics: Mapping[str, str], joint_topic: str, config: SyncConfig) -> None:
-        """Name the topic of each camera, the reference camera first."""
-        self._config = config
+    def __init__(
+        self,
+        topics: Mapping[str, str],
+        joint_topic: str,
+        config: SyncConfig,
+        decode: Callable[[str, Any], Image] = lambda camera, image: image,
+    ) -> None:
+        """Name the topic of each camera, the reference camera first.
+
+        `decode(camera, image)` turns what was added into pixels, for the images that make a frame only.
+        """
+        self._config, self._decode = config, decode
         # Joints arrive up to a thousand times a second; two seconds of them cover slow cameras.
         self._joints = _Stream(joint_topic, "joints", 2000)
         self._cameras = {name: _Stream(topic, "camera", 8) for name, topic in topics.items()}
 
-    def add_image(self, camera: str, stamp_ns: int, image: Image) -> bool:
+    def add_image(self, camera: str, stamp_ns: int, image: Any) -> bool:
         """Take one image. False when it is not newer than the last. Raises StaleObservation for an unknown camera."""
         if camera not in self._cameras:
             raise StaleObservation(unknown_name("camera", camera, self._cameras))
-        return self._cameras[camera].add(stamp_ns, image)
+        return self._add(self._cameras[camera], stamp_ns, image)
 
     def add_joints(self, stamp_ns: int, positions: Floats) -> bool:
         """Take one joint sample, (joints,) in the contract's order. False when it is not newer than the last."""
-        return self._joints.add(stamp_ns, positions)
+        return self._add(self._joints, stamp_ns, positions)
+
+    def _add(self, stream: _Stream, stamp_ns: int, value: Any) -> bool:
+        if stream.stamps and stamp_ns < stream.stamps[-1] - self._config.max_age_ns:
+            self.clear()
+        return stream.add(stamp_ns, value)
 
     def clear(self) -> None:
         """Forget everything, as after a jump of the clock."""
@@ -242,10 +258,12 @@ class Synchroniser:
         frame = self.newest(after_ns)
         if frame is None:
             return None
-        images = {name: self._cameras[name].values[index] for name, index in frame.image_index.items()}
+        images = {
+            name: self._decode(name, self._cameras[name].values[index]) for name, index in frame.image_index.items()
+        }
         return Observation(
             stamp_ns=frame.stamp_ns,
-            images={name: np.asarray(image, dtype=np.uint8) for name, image in images.items()},
+            images=images,
             positions=frame.positions,
             instruction=instruction,
             instruction_id=instruction_id,

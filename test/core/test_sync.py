@@ -130,6 +130,33 @@ def test_old_repeated_and_unknown_samples() -> None:
     assert sync.add_joints(10 * MS, joints(0))
 
 
+def test_a_clock_that_jumps_back_starts_anew() -> None:
+    sync = live([1000 * MS], [1000 * MS], [1000 * MS])
+    assert sync.newest() is not None
+    assert sync.add_image("head", 50 * MS, image(0)), "not an old image: the clock was set back"
+    assert sync.newest() is None
+    sync.add_image("left_wrist", 50 * MS, image(0))
+    sync.add_joints(50 * MS, joints(0))
+    frame = sync.newest()
+    assert frame is not None and frame.stamp_ns == 50 * MS
+
+
+def test_only_images_of_a_frame_are_decoded() -> None:
+    decoded = []
+
+    def decode(camera: str, value: int) -> np.ndarray:
+        decoded.append((camera, value))
+        return image(value)
+
+    sync = Synchroniser({"head": "head"}, JOINTS, CONFIG, decode)
+    for stamp in (0, 50 * MS):
+        sync.add_image("head", stamp, stamp // MS)
+        sync.add_joints(stamp, joints(stamp))
+    observation = sync.observation(50 * MS, "")
+    assert observation is not None and decoded == [("head", 50)]
+    assert observation.images["head"][0, 0, 0] == 50
+
+
 def test_configuration_is_checked() -> None:
     with pytest.raises(ConfigError, match="max_age_s must be positive, found 0"):
         SyncConfig(max_age_s=0)
