@@ -36,10 +36,25 @@ COMMANDS = {
         "start the graph of a cell: simulator or robot, policy, executor",
         "imagewam up --policy models/tiny --sim mujoco",
     ),
+    "record": Command(
+        "imagewam_ros.record",
+        "record demonstrations, by the simulator's scripted expert",
+        "imagewam record --expert --episodes 700 --out data/demonstrations",
+    ),
     "convert": Command(
         "imagewam_ros.convert",
         "turn recorded episodes into a LeRobot data set, or such a set into episodes",
         "imagewam convert episodes dataset --version v3.0",
+    ),
+    "train": Command(
+        "imagewam_ros.train",
+        "train a policy on demonstrations",
+        "imagewam train --preset tiny --data data/demonstrations --out runs/tiny",
+    ),
+    "parity": Command(
+        "imagewam_ros.model.parity",
+        "compare this installation's network with reference data",
+        "imagewam parity test/data/flux2_tiny",
     ),
 }
 
