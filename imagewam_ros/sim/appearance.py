@@ -5,7 +5,7 @@ import numpy as np
 
 from imagewam_ros.sim.gl import mujoco
 
-SHADE, HUE = 0.08, 0.05
+SHADE, HUE = 0.08, 0.03
 """Every paint becomes lighter or darker, and each of its channels shifts a little."""
 CAMERA_M, CAMERA_RAD, LIGHT = 0.01, 0.015, 0.25
 BRIGHTNESS, FRICTION, MASS = (0.7, 1.25), (0.85, 1.15), (0.9, 1.1)
