@@ -168,7 +168,7 @@ class RealSense:
                     sensor.set_option(name, value)
 
     def _stamp_ns(self, frame: Any) -> int:
-        stamp_ns: int = round(frame.get_timestamp() * 1e6)
+        stamp_ns: int = round(frame.get_timestamp() * 1000) * 1000  # a double of ms holds microseconds, no less
         if frame.get_frame_timestamp_domain() != self._rs.timestamp_domain.hardware_clock:
             return stamp_ns
         if self._offset_ns is None:
