@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.core.paths import ros_prefixes
 
 Value = str | int | float | bool
 
@@ -122,9 +123,15 @@ PROCESSES = (
 )
 """Started in this order. The bringup node drives the lifecycles in the order of `nodes`, so the executor is last."""
 
-IMAGE_ENVIRONMENT = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Fast DDS 3 reads the first, Fast DDS 2 the second. Both are set to fastdds/shm8.xml for publishers of images:
-three VGA cameras do not fit into the default 512 KB of shared memory, and two thirds of the frames are lost."""
+
+def profile_variable() -> str:
+    """Name of the variable that makes Fast DDS read fastdds/shm8.xml, for publishers of images.
+
+    Three VGA cameras do not fit into the default 512 KB of shared memory, and two thirds of the frames
+    are lost. Fast DDS 3 (Kilted and newer) warns when it is given the variable of Fast DDS 2.
+    """
+    three = any((prefix / "share" / "fastdds").is_dir() for prefix in ros_prefixes())
+    return "FASTDDS_DEFAULT_PROFILES_FILE" if three else "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 def settings(chosen: Mapping[str, str]) -> dict[str, Value]:

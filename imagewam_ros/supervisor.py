@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import PACKAGE, share_dir
-from imagewam_ros.graph import IMAGE_ENVIRONMENT, Death, Process, Value, parameters
+from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable
 
 SIGNALS = ((signal.SIGINT, 1.8), (signal.SIGTERM, 0.6), (signal.SIGKILL, 0.4))
 """What a process gets, and how long it has, in s; together below 3 s."""
@@ -185,8 +185,7 @@ def environment(process: Process, base: Mapping[str, str]) -> dict[str, str]:
     if "ROS_LOCALHOST_ONLY" not in base:
         env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if process.publishes_images:
-        for variable in IMAGE_ENVIRONMENT:
-            env.setdefault(variable, str(share_dir() / "fastdds" / "shm8.xml"))
+        env.setdefault(profile_variable(), str(share_dir() / "fastdds" / "shm8.xml"))
     return env
 
 

@@ -15,7 +15,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from imagewam_ros.core.paths import PACKAGE
-from imagewam_ros.graph import ARGUMENTS, IMAGE_ENVIRONMENT, PROCESSES, Argument, Death, Process, Ref, Value
+from imagewam_ros.graph import ARGUMENTS, PROCESSES, Argument, Death, Process, Ref, Value, profile_variable
 
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
@@ -42,7 +42,7 @@ def node(process: Process) -> Node:
         parameters=[{"use_sim_time": value(Ref("use_sim_time"))}, {k: value(v) for k, v in process.parameters.items()}],
         remappings=list(process.remappings),
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        additional_env=dict.fromkeys(IMAGE_ENVIRONMENT, profile) if process.publishes_images else None,
+        additional_env={profile_variable(): profile} if process.publishes_images else None,
         condition=condition(process),
         on_exit=lambda event, _context: consequence(process, event),
         output="screen",

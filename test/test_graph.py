@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+from pathlib import Path
 
 import pytest
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import ARGUMENTS, PROCESSES, Death, Ref, parameters, running, settings
+from imagewam_ros.graph import ARGUMENTS, PROCESSES, Death, Ref, parameters, profile_variable, running, settings
 
 
 def test_every_process_has_an_executable_script() -> None:
@@ -37,6 +38,16 @@ def test_names_are_unique_and_the_executor_is_activated_last(sim: str) -> None:
 
 def test_only_the_death_of_the_policy_leaves_the_graph_alive() -> None:
     assert {p.name for p in PROCESSES if p.death is Death.ARMS_HOLD} == {"policy"}
+
+
+def test_each_fast_dds_is_told_of_the_profile_by_its_own_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "none"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    assert profile_variable() == "FASTRTPS_DEFAULT_PROFILES_FILE"
+    (tmp_path / "share" / "fastdds").mkdir(parents=True)
+    assert profile_variable() == "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
 def test_parameters_follow_the_arguments() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import ARGUMENTS, IMAGE_ENVIRONMENT, PROCESSES, Death, running, settings
+from imagewam_ros.graph import ARGUMENTS, PROCESSES, Death, profile_variable, running, settings
 
 FILE = share_dir() / "launch" / "dual_arm.launch.py"
 
@@ -72,5 +72,5 @@ def test_publishers_of_images_get_the_profile(described: tuple[Any, Any]) -> Non
     nodes = [e for e in entities if type(e).__name__ == "Node"]
     for node, process in zip(nodes, PROCESSES, strict=True):
         variables = {"".join(part.text for part in name) for name, _ in node.additional_env or ()}
-        assert variables == (set(IMAGE_ENVIRONMENT) if process.publishes_images else set())
+        assert variables == ({profile_variable()} if process.publishes_images else set())
     assert Path(share_dir(), "fastdds", "shm8.xml").is_file()
