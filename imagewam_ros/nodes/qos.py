@@ -37,6 +37,9 @@ COMMAND_LOG = _profile(500)
 STATUS = _profile(1, latched=True)
 """A late subscriber learns the present state."""
 
+JOY = _profile(10)
+"""A press must not be lost."""
+
 DIAGNOSTICS = _profile(10)
 CLOCK_OUT = _profile(10)
 """Reliable on purpose: a lost tick of simulated time is a lost control period."""

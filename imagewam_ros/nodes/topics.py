@@ -16,6 +16,11 @@ SIM_RESET = "sim/reset"
 SET_INSTRUCTION = "policy/set_instruction"
 TELEOP_STATUS = "teleop/status"
 TELEOP_ENGAGE = "teleop/engage"
+EPISODE = "episode"
+"""Prefix of the recorder's services: start, stop, success, failure, discard."""
+EPISODE_STATUS = "episode/status"
+EPISODE_INSTRUCTION = "episode/set_instruction"
+JOY = "joy"
 
 
 def forward(side: str) -> str:
