@@ -171,11 +171,9 @@ class DemoNode(Node):
         """Whether the policy's newest chunk is of this scene and of this instruction."""
         if self._sim.seed != seed or not self._log.chunks:
             return False
-        newest, reset_ns = (
-            self._log.chunks[-1],
-            messages.stamp_ns(self._sim.header.stamp) - 1e9 * self._sim.episode_time_s,
-        )
-        return messages.stamp_ns(newest.header.stamp) > reset_ns and newest.instruction_id == instruction_id
+        newest = self._log.chunks[-1]
+        reset_ns = messages.stamp_ns(self._sim.header.stamp) - round(1e9 * float(self._sim.episode_time_s))
+        return messages.stamp_ns(newest.header.stamp) > reset_ns and int(newest.instruction_id) == instruction_id
 
     def _transition(self, transition: int) -> Steps[None]:
         answer = yield from self._call(self._change, ChangeState.Request(transition=Transition(id=transition)))
