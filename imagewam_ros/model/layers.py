@@ -94,10 +94,11 @@ def tokens_of(latents: Tensor) -> Tensor:
 
 def latents_of(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """Tokens (B, h w, C) back to latents (B, C, h, w)."""
-    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    latents: Tensor = tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    return latents
 
 
 def _angles(position: Tensor, width: int, theta: float, dtype: torch.dtype) -> Tensor:
     exponent = torch.arange(0, width, 2, dtype=dtype, device=position.device) / width
-    frequency: Tensor = 1.0 / theta**exponent
+    frequency: Tensor = theta**-exponent
     return position.to(dtype)[..., None] * frequency
