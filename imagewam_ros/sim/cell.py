@@ -26,6 +26,8 @@ HOLD_NS = 500_000_000
 HOME = (0.0, 0.05, 1.85, 0.0, math.pi - 1.90, 0.0, 0.04)
 """Each arm at the start of an episode, gripper last: rad and m."""
 HOME_SPREAD_RAD = 0.04
+UNTOUCHED_M = 0.005
+"""Objects settle by less than this when nobody touches them."""
 
 
 class Cell:
@@ -56,6 +58,8 @@ class Cell:
         self._velocity_index = np.array([joint.dofadr[0] for joint in joints])
         mimics = [self.model.joint(f"{arm.gripper.name}_mimic") for arm in self.embodiment.arms]
         self._mimic_index = np.array([joint.qposadr[0] for joint in mimics])
+        self._object_bodies = self.model.jnt_bodyid[self.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE]
+        self._objects_start = self._objects()
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         self._render_thread: int | None = None
         self._steps = 0
@@ -66,8 +70,12 @@ class Cell:
         """Time since reset."""
         return self._steps * PHYSICS_NS
 
-    def reset(self, seed: int) -> None:
-        """Start the episode that `seed` stands for: cell, objects, arms and instruction."""
+    def reset(self, seed: int, instruction: str | None = None) -> None:
+        """Start the episode that `seed` stands for: cell, objects, arms and instruction.
+
+        `instruction` asks for something else than the seed's. Where the task does not know it, the
+        right thing to do is to touch nothing, and success says whether that was so.
+        """
         mujoco.mj_resetData(self.model, self.data)
         self._steps, self._achieved_since_ns = 0, None
         if self.randomise:
@@ -78,8 +86,10 @@ class Cell:
         self.data.qpos[self._position_index] = start
         self.data.qpos[self._mimic_index] = start[self.embodiment.gripper_mask]
         self.data.ctrl[:] = start
-        self.instruction = self.task.place(self.world, rng)
+        drawn = self.task.place(self.world, rng)
+        self.instruction = drawn if instruction is None else instruction
         self.world.refresh()
+        self._objects_start = self._objects()
 
     def step(self, targets: Floats, duration_ns: int) -> None:
         """Hold joint targets (joints,), rad and m, for a whole number of physics steps.
@@ -95,7 +105,7 @@ class Cell:
         self.data.ctrl[:] = targets
         mujoco.mj_step(self.model, self.data, count)
         self._steps += count
-        if not self.task.achieved(self.world, self.instruction):
+        if not self._achieved():
             self._achieved_since_ns = None
         elif self._achieved_since_ns is None:
             self._achieved_since_ns = self.time_ns
@@ -109,6 +119,15 @@ class Cell:
         """Whether the task is achieved and has been for half a second."""
         since = self._achieved_since_ns
         return since is not None and self.time_ns - since >= HOLD_NS
+
+    def _achieved(self) -> bool:
+        if self.instruction in self.task.instructions:
+            return self.task.achieved(self.world, self.instruction)
+        return bool(np.abs(self._objects() - self._objects_start).max() < UNTOUCHED_M)
+
+    def _objects(self) -> Floats:
+        """(objects, 3) positions of all free bodies."""
+        return np.array(self.data.xpos[self._object_bodies])
 
     def snapshot(self) -> mujoco.MjData:
         """Copy the state, so that a camera can be rendered later as of now."""

@@ -40,13 +40,13 @@ class Demonstration:
     targets: Floats
 
 
-def demonstrate(cell: Cell, seed: int, perturb: bool = True) -> Demonstration:
-    """Reset the cell to `seed` and let an expert do its task, all from the seed alone.
+def demonstrate(cell: Cell, seed: int, perturb: bool = True, instruction: str | None = None) -> Demonstration:
+    """Reset the cell to `seed` and let an expert do what the seed, or `instruction`, asks for.
 
     With perturb the arms are led astray by slow offsets before they grasp; the targets stay the
     expert's, so they show the way back.
     """
-    cell.reset(seed)
+    cell.reset(seed, instruction)
     expert = Expert(cell)
     expert.start()
     offset = _offsets(cell, expert, np.random.default_rng((seed, 2)) if perturb else None)

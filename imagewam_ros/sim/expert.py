@@ -17,6 +17,7 @@ from imagewam_ros.sim.plan import OPEN_M, Segment, Waypoint
 
 PERIOD_NS = 50_000_000
 HORIZON = 16
+STAY = Segment(2.0, None, None)
 REACH_TOLERANCE = 2e-3
 """A planned tool pose may be missed by this, m or rad, before the expert gives up."""
 
@@ -31,9 +32,12 @@ class Expert:
         self.curve = Curve(0, PERIOD_NS, cell.joint_state().position[None])
 
     def start(self) -> None:
-        """Plan from the present state. Raises LimitViolation when a waypoint is out of reach."""
-        state = self.cell.joint_state()
-        self._segments = self.cell.task.plan(self.cell.world, self.cell.instruction)
+        """Plan from the present state; stay for an instruction that the task does not know.
+
+        Raises LimitViolation when a waypoint is out of reach.
+        """
+        state, task, instruction = self.cell.joint_state(), self.cell.task, self.cell.instruction
+        self._segments = task.plan(self.cell.world, instruction) if instruction in task.instructions else (STAY,)
         self.curve = Curve(state.stamp_ns, PERIOD_NS, np.stack(self._rows(state.position)))
 
     @property

@@ -15,6 +15,8 @@ from imagewam_ros.sim.tasks import Task
 
 PHYSICS_NS = 2_500_000
 """One physics step; two of them make one control period at 200 Hz."""
+ARENA_BYTES = 1 << 20
+"""Room for contacts and constraints; a small one makes copies of the state cheap."""
 COMPILER = '<mujoco><compiler angle="radian" discardvisual="false" fusestatic="false" balanceinertia="true"/></mujoco>'
 FRONT = "front"
 FRONT_SIZE = (480, 640)
@@ -61,6 +63,7 @@ def build_model(urdf: str, embodiment: Embodiment, task: Task) -> mujoco.MjModel
 
 def _set_options(spec: mujoco.MjSpec) -> None:
     spec.modelname = "imagewam_cell"
+    spec.memory = ARENA_BYTES
     spec.option.timestep = PHYSICS_NS / 1e9
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC

@@ -115,10 +115,24 @@ def test_following_the_other_instruction_fails(cell):
     for seed in SEEDS[:3]:
         cell.reset(seed)
         asked = cell.instruction
-        cell.instruction = next(text for text in cell.task.instructions if text != asked)
+        cell.reset(seed, next(text for text in cell.task.instructions if text != asked))
         expert = Expert(cell)
         expert.start()
         cell.instruction = asked
+        carry_out(cell, expert)
+        assert not cell.success()
+
+
+def test_expert_touches_nothing_when_the_instruction_is_of_another_scene(cell):
+    for seed in SEEDS[:3]:
+        cell.reset(seed, "water the flowers")
+        expert = Expert(cell)
+        expert.start()
+        carry_out(cell, expert)
+        assert cell.success()
+        cell.reset(seed)
+        expert.start()
+        cell.instruction = "water the flowers"
         carry_out(cell, expert)
         assert not cell.success()
 
