@@ -74,9 +74,12 @@ class Gate:
         every = np.arange(len(self.embodiment.joints))
         return np.concatenate([every[self.embodiment.arm_slice(side)] for side in sides])
 
-    def judge(self, chunk: ActionChunk, now_ns: int) -> Verdict:
-        """Judge all that does not depend on earlier chunks or on where the arms are."""
-        return self._form(chunk) or self._time(chunk, now_ns) or self._content(chunk) or ACCEPTED
+    def judge(self, chunk: ActionChunk, now_ns: int, earliest_ns: int) -> Verdict:
+        """Judge all that does not depend on earlier chunks or on where the arms are.
+
+        Rows that are due at or before earliest_ns are of no use any more.
+        """
+        return self._form(chunk) or self._time(chunk, now_ns, earliest_ns) or self._content(chunk) or ACCEPTED
 
     def _form(self, chunk: ActionChunk) -> "Verdict | None":
         names, robot = chunk.joint_names, self.embodiment
@@ -99,7 +102,7 @@ class Gate:
             return Verdict(False, reason, "shape")
         return None
 
-    def _time(self, chunk: ActionChunk, now_ns: int) -> "Verdict | None":
+    def _time(self, chunk: ActionChunk, now_ns: int, earliest_ns: int) -> "Verdict | None":
         age_s = (now_ns - chunk.stamp_ns) * 1e-9
         if age_s > self.config.stale_after_s:
             reason = f"observation is {age_s:.2f} s old (limit {self.config.stale_after_s} s); is inference too slow?"
@@ -107,7 +110,7 @@ class Gate:
         if age_s < -self.config.future_tolerance_s:
             reason = f"observation is {-age_s:.2f} s in the future (limit {self.config.future_tolerance_s} s); are the clocks in step?"
             return Verdict(False, reason, "future")
-        if chunk.due_ns(chunk.rows - 1) <= now_ns:
+        if chunk.due_ns(chunk.rows - 1) <= earliest_ns:
             return Verdict(False, f"all {chunk.rows} rows are past; the chunk came {age_s:.2f} s after its observation", "stale")
         return None
 

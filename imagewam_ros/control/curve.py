@@ -79,17 +79,18 @@ def fit(
     start_ns: int,
     times_ns: "np.ndarray[tuple[int], np.dtype[np.int64]]",
     rows: Floats,
+    spacing_ns: int,
     cutoff_hz: float,
     acceleration: Floats,
     jerk: Floats,
 ) -> Curve:
     """Fit the curve from `start` through rows (n, joints) due at ascending times_ns (n,).
 
-    `cutoff_hz` is the smoothing; rows that are sampled more slowly than about twice as fast are
-    met almost exactly. `acceleration` and `jerk` (joints,) bound the stop after the last row.
-    Rows that are due at or before `start_ns` are passed over.
+    `spacing_ns` is the usual distance of rows. `cutoff_hz` is the smoothing; rows that come more
+    slowly than about twice as often are met almost exactly. `acceleration` and `jerk` (joints,)
+    bound the stop after the last row. Rows due at or before `start_ns` are passed over.
     """
-    unit_ns = float(np.min(np.diff(times_ns))) if times_ns.size > 1 else 1e8
+    unit_ns = float(spacing_ns)
     keep = times_ns - start_ns >= NEAREST_KNOT * unit_ns
     times_ns, rows = times_ns[keep], rows[keep]
     if not times_ns.size:

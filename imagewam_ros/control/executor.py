@@ -18,7 +18,7 @@ from imagewam_ros.control.acceptance import ACCEPTED, AcceptanceConfig, Gate, Ve
 from imagewam_ros.control.braking import Motion
 from imagewam_ros.control.ledger import Ledger, Travel
 from imagewam_ros.control.limiter import Limiter
-from imagewam_ros.control.timeline import MergeConfig
+from imagewam_ros.control.timeline import FINEST_NS, MergeConfig
 from imagewam_ros.control.track import Track
 from imagewam_ros.control.watchdog import Response, Watchdog, WatchdogConfig
 from imagewam_ros.core.embodiment import Embodiment
@@ -48,7 +48,7 @@ class ExecutorConfig(MergeConfig, AcceptanceConfig, WatchdogConfig):
 
     smoothing_hz: float = 5.0
     stop_share: float = 0.7
-    late_limit_s: float = 0.05
+    late_limit_s: float = 0.1
     commander_timeout_s: float = 0.5
 
     def __post_init__(self) -> None:
@@ -130,6 +130,7 @@ class Executor:
         limits, share = self.embodiment.limits, self.config.stop_share
         self._epoch_ns, self._tick = now_ns, 0
         self._latched = self._stopping = False
+        self._covered_until_ns = now_ns - 1
         self._counts = dict.fromkeys(("accepted", "clamped", "late", "jumps", "limited", "braked", "starved"), 0)
         self._refused: dict[str, int] = {}
         self._last_refusal = ""
@@ -203,7 +204,7 @@ class Executor:
             raise ImageWamError("the arms are still braking; reset the fault once they rest")
         for side, part in self._slices.items():
             self._tracks[side].rest(self._limiter.state.position[part], self._nominal_ns)
-        self._latched = False
+        self._latched, self._covered_until_ns = False, self._nominal_ns - 1
         self._watchdog.forget()
         self._go(State.HOLDING, "reset_fault", "fault reset; waiting for a chunk")
 
@@ -228,14 +229,19 @@ class Executor:
             return Verdict(False, f"executor is {self._state.value}: {self._reason}", "state")
         if self._latched:
             return Verdict(False, f"executor is on hold: {self._reason}; resume it first", "state")
-        verdict = self._gate.judge(chunk, now_ns)
+        # The next row must leave the curve some time to get there.
+        near_ns = max(now_ns, self._nominal_ns) + max(chunk.period_ns, FINEST_NS) // 4
+        verdict = self._gate.judge(chunk, now_ns, near_ns + self._skip_ns(chunk))
         if not verdict.accepted:
             return verdict
         refusal = self._order(chunk, now_ns) or self._contract(chunk)
         if refusal is None:
             positions = self._gate.clamped(chunk)
-            refusal = self._gate.distance(chunk, positions, self._reference(0).position, now_ns)
+            refusal = self._gate.distance(chunk, positions, self.reference().position, now_ns)
         return refusal or ACCEPTED
+
+    def _skip_ns(self, chunk: ActionChunk) -> int:
+        return round(self.config.latency_skip_s * 1e9) if chunk.source < Source.TELEOP else 0
 
     def _order(self, chunk: ActionChunk, now_ns: int) -> "Verdict | None":
         last = self._last_chunk
@@ -271,6 +277,7 @@ class Executor:
             self._ledgers[side].chunk(rows, now_ns)
             first += width
         self._last_chunk, self._last_arrival_ns = chunk, now_ns
+        self._covered_until_ns = max(self._covered_until_ns, chunk.due_ns(chunk.rows - 1))
         self._limiter.drop_plans()
         self._go(State.RUNNING, "chunk", f"running chunk {chunk.sequence} of {chunk.source.name.lower()}")
 
@@ -288,13 +295,20 @@ class Executor:
         if periods == 0:
             return Step(self._command, self._state, self._reason, 0)
         self._watch(joint_state, now_ns if steady_ns is None else steady_ns)
+        if any([track.refresh(self._nominal_ns) for track in self._tracks.values()]):
+            self._limiter.drop_plans()
         if self._state is State.FAULTED:
             self._brake(periods)
         else:
-            self._limiter.step(lambda ahead: self._reference(ahead - periods), periods)
+            self._limiter.step(lambda ahead: self.reference(ahead - periods), periods)
         self._account()
         self._settle()
         return Step(self._command, self._state, self._reason, periods)
+
+    @property
+    def at_rest(self) -> bool:
+        """True when the arms have been sent to rest."""
+        return self._limiter.at_rest
 
     @property
     def next_ns(self) -> int:
@@ -329,7 +343,7 @@ class Executor:
             self._go(State.HOLDING, "time_jump", f"time jumped by {jump_s:+.2f} s; waiting for a new chunk")
         return 1
 
-    def _reference(self, ahead: int) -> Motion:
+    def reference(self, ahead: int = 0) -> Motion:
         """Reference of all joints `ahead` periods after the present nominal time."""
         at_ns = self._nominal_ns + ahead * self.embodiment.period_ns
         parts = [track.curve.at(at_ns) for track in self._tracks.values()]
@@ -341,6 +355,7 @@ class Executor:
             self._tracks[side].stop_from(Motion(*(x[part] for x in state)), self._nominal_ns)
 
     def _stop_tracks(self) -> None:
+        self._covered_until_ns = self._nominal_ns - 1
         for track in self._tracks.values():
             track.stop(self._nominal_ns)
         self._limiter.drop_plans()
@@ -370,6 +385,8 @@ class Executor:
 
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""
+        if self._state is State.HOLDING and self._nominal_ns <= self._covered_until_ns:
+            self._counts["starved"] += 1
         if self._stopping and self._limiter.at_rest:
             self._go(State.INACTIVE, "at_rest", "deactivated at rest")
         elif self._state is State.RUNNING:

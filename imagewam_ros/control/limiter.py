@@ -25,6 +25,9 @@ MARGIN = 1e-3
 ROUNDING = 1e-10
 """Positions are compared with bounds to within this, rad or m."""
 
+STILL = 1e-6
+"""An arm rests when velocity and acceleration are below this share of their limits."""
+
 LONGEST_PLAN_S = 2.0
 """A reference that can't be met within this time is followed without a plan to meet it."""
 
@@ -83,8 +86,9 @@ class Limiter:
             self.state = Motion(*(np.array(part) for part in target))
             return self.state
         p, v, a = (np.array(part) for part in target)
+        view = _View(self, reference)
         for joint in np.flatnonzero(~admissible):
-            p[joint], v[joint], a[joint] = self._chase(int(joint), reference, periods)
+            p[joint], v[joint], a[joint] = self._chase(int(joint), view, periods)
         for joint in np.flatnonzero(admissible):
             self._plans.pop(int(joint), None)
         wanted = Motion(p, v, a)
@@ -107,8 +111,9 @@ class Limiter:
 
     @property
     def at_rest(self) -> bool:
-        """True when the sent state has neither velocity nor acceleration."""
-        return not (self.state.velocity.any() or self.state.acceleration.any())
+        """True when the sent state has no velocity and no acceleration worth the name."""
+        _, v, a = self.state
+        return bool((np.abs(v) <= STILL * self.velocity).all() and (np.abs(a) <= STILL * self.acceleration).all())
 
     def _brake(self, dt: float) -> Motion:
         stopped = stop_at(plan_stop(self.state, self.acceleration, self.jerk), dt)
@@ -142,37 +147,34 @@ class Limiter:
         low, high = stop_extent(plan_stop(state, self.acceleration, self.jerk))
         return inside & (low >= self.lower - ROUNDING) & (high <= self.upper + ROUNDING)
 
-    def _aimable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-        """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
-        _, v, a = state
-        return (np.abs(v) + a * a / (2 * self.jerk) <= self.velocity) & self._stoppable(state)
-
-    def _chase(self, joint: int, reference: Reference, periods: int) -> tuple[float, float, float]:
+    def _chase(self, joint: int, view: "_View", periods: int) -> tuple[float, float, float]:
         """State of one joint after `periods` on the way to the reference."""
         plan = self._plans.get(joint)
         if plan is None or plan.used + periods > plan.length:
-            plan = self._meet(joint, reference, periods)
+            plan = self._meet(joint, view, periods)
             self._plans[joint] = plan
         plan.used += periods
         if plan.trajectory is not None:
             return _sample(plan.trajectory, plan.used * self.period_s)
-        trajectory = self._planners[joint].plan(self._now(joint), self._target(joint, reference(periods)))
+        target = view.aim(periods, joint)
+        trajectory = self._planners[joint].plan(_of(self.state, joint), target)
         if trajectory is None:
             brake = self._brake(periods * self.period_s)
             return brake.position[joint], brake.velocity[joint], brake.acceleration[joint]
+        if target[1:] == (0.0, 0.0) and trajectory.duration <= periods * self.period_s:
+            return target  # rest is reached exactly, without rounding
         return _sample(trajectory, periods * self.period_s)
 
-    def _meet(self, joint: int, reference: Reference, periods: int) -> "_Plan":
+    def _meet(self, joint: int, view: "_View", periods: int) -> "_Plan":
         """Plan to the earliest tick at which the reference can be met, or to none."""
-        planner, now = self._planners[joint], self._now(joint)
+        planner, now = self._planners[joint], _of(self.state, joint)
         ticks = periods
         for _ in range(SEARCHES):
-            state = reference(ticks)
-            if not self._aimable(state)[joint]:
+            wanted = view.state(ticks, joint)
+            if wanted is None or ticks * self.period_s > LONGEST_PLAN_S:
                 break
-            wanted = (state.position[joint], state.velocity[joint], state.acceleration[joint])
             trajectory = planner.plan(now, wanted)
-            if trajectory is None or ticks * self.period_s > LONGEST_PLAN_S:
+            if trajectory is None:
                 break
             if trajectory.duration <= ticks * self.period_s:
                 exact = planner.plan(now, wanted, ticks * self.period_s)
@@ -191,21 +193,47 @@ class Limiter:
             and extrema.max <= self.upper[joint] + ROUNDING
         )
 
-    def _now(self, joint: int) -> tuple[float, float, float]:
-        p, v, a = self.state
-        return float(p[joint]), float(v[joint]), float(a[joint])
+    def aimable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
+        _, v, a = state
+        return (np.abs(v) + a * a / (2 * self.jerk) <= self.velocity) & self._stoppable(state)
 
-    def _target(self, joint: int, state: Motion) -> tuple[float, float, float]:
-        """`state` of one joint where it can be stopped from, else rest where it would end, in bounds."""
-        lower, upper = self.lower[joint], self.upper[joint]
-        if self._aimable(state)[joint]:
-            return float(state.position[joint]), float(state.velocity[joint]), float(state.acceleration[joint])
-        v = float(np.clip(state.velocity[joint], -self.velocity[joint], self.velocity[joint]))
-        bounded = Motion(*(np.full(self.lower.size, x) for x in (state.position[joint], v, 0.0)))
-        if self._stoppable(bounded)[joint]:
-            return float(state.position[joint]), v, 0.0
-        end = stop_at(plan_stop(bounded, self.acceleration, self.jerk), np.inf).position[joint]
-        return float(np.clip(end, lower, upper)), 0.0, 0.0
+    def bounded(self, state: Motion) -> Motion:
+        """The nearest thing to `state` that can be aimed at: less velocity, else rest inside the bounds."""
+        p, v, a = state
+        slow = Motion(p, np.clip(v, -self.velocity, self.velocity), np.zeros(v.size))
+        end = np.clip(stop_at(plan_stop(slow, self.acceleration, self.jerk), np.inf).position, self.lower, self.upper)
+        whole, part = self.aimable(state), self.aimable(slow)
+        return Motion(
+            np.where(whole | part, p, end), np.where(whole, v, np.where(part, slow.velocity, 0.0)), np.where(whole, a, 0.0)
+        )
+
+
+class _View:
+    """The reference during one step, each of its states judged once for all joints."""
+
+    def __init__(self, limiter: Limiter, reference: Reference) -> None:
+        self._limiter, self._reference = limiter, reference
+        self._states: dict[int, tuple[Motion, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = {}
+        self._aims: dict[int, Motion] = {}
+
+    def state(self, ticks: int, joint: int) -> "tuple[float, float, float] | None":
+        """State of `joint` after `ticks`, None where it can't be aimed at."""
+        if ticks not in self._states:
+            motion = self._reference(ticks)
+            self._states[ticks] = (motion, self._limiter.aimable(motion))
+        motion, aimable = self._states[ticks]
+        return _of(motion, joint) if aimable[joint] else None
+
+    def aim(self, ticks: int, joint: int) -> tuple[float, float, float]:
+        """State of `joint` after `ticks`, made fit to be aimed at."""
+        if ticks not in self._aims:
+            self._aims[ticks] = self._limiter.bounded(self._reference(ticks))
+        return _of(self._aims[ticks], joint)
+
+
+def _of(motion: Motion, joint: int) -> tuple[float, float, float]:
+    return float(motion.position[joint]), float(motion.velocity[joint]), float(motion.acceleration[joint])
 
 
 class _Plan:

@@ -26,6 +26,12 @@ RULES = ("ensemble", "latest", "crossfade")
 KEPT_CHUNKS = 8
 """Most chunks that take part in an ensemble."""
 
+FINEST_NS = 20_000_000
+"""Least distance of two rows; the curve's smoothing leaves nothing that finer rows could add."""
+
+SHORTEST_NS = 300_000_000
+"""Least time that a chunk covers, several time constants of the curve's smoothing."""
+
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -60,10 +66,15 @@ class Rows:
     times_ns: Times
     positions: Floats
 
-    def between(self, after_ns: int, until_ns: int) -> "Rows":
-        """Rows with after_ns < time <= until_ns."""
-        keep = (self.times_ns > after_ns) & (self.times_ns <= until_ns)
-        return Rows(self.times_ns[keep], self.positions[keep])
+    def after(self, time_ns: int) -> "Rows":
+        """Rows later than `time_ns`."""
+        first = int(np.searchsorted(self.times_ns, time_ns, side="right"))
+        return Rows(self.times_ns[first:], self.positions[first:])
+
+    def until(self, time_ns: int) -> "Rows":
+        """Rows not later than `time_ns`."""
+        end = int(np.searchsorted(self.times_ns, time_ns, side="right"))
+        return Rows(self.times_ns[:end], self.positions[:end])
 
     def covers(self, times_ns: Times) -> NDArray[np.bool_]:
         """(times,) True where a time lies between the first and the last row."""
@@ -80,74 +91,84 @@ class Rows:
 class Timeline:
     """Merged rows and the chunks that they came from. Merging returns a new timeline.
 
-    running_until_ns is the time until which the execute horizon protects the present rows;
-    the chunk called `following` takes over then.
+    With an execute horizon, the running chunk's rows are protected until running_until_ns; the
+    newest chunk, protected until following_until_ns, takes over then.
     """
 
-    joints: int
-    config: MergeConfig
     rows: Rows
     chunks: tuple[Rows, ...] = ()
     running_until_ns: int | None = None
     following_until_ns: int | None = None
 
     @staticmethod
-    def empty(joints: int, config: MergeConfig) -> "Timeline":
+    def empty(joints: int) -> "Timeline":
         """A timeline without rows."""
-        return Timeline(joints, config, Rows(np.zeros(0, np.int64), np.zeros((0, joints))))
+        return Timeline(Rows(np.zeros(0, np.int64), np.zeros((0, joints))))
 
-    def merge(self, chunk: Rows, horizon_end_ns: int, now_ns: int) -> "Timeline":
+    def merge(self, chunk: Rows, config: MergeConfig, horizon_end_ns: int, now_ns: int) -> "Timeline":
         """Merge the rows of a chunk that arrives at `now_ns`.
 
         horizon_end_ns is the time of the first row after the chunk's execute horizon.
         """
-        config = self.config
+        start_ns = now_ns + round(config.latency_skip_s * 1e9)
         running, following = self.running_until_ns, self.following_until_ns
         if running is not None and now_ns >= running:
             running, following = following, None
-        guarded = config.execute_horizon > 0 and running is not None and now_ns < running
-        start_ns = now_ns + round(config.latency_skip_s * 1e9)
-        if guarded and running is not None:
-            start_ns = max(start_ns, running)
-            following = horizon_end_ns
-        elif config.execute_horizon > 0:
+        if config.execute_horizon == 0:
+            running = following = None
+        elif running is not None and now_ns < running:
+            start_ns, following = max(start_ns, running), horizon_end_ns
+        else:
             running, following = horizon_end_ns, None
         chunks = (*self.chunks, chunk)[-KEPT_CHUNKS:]
-        fresh = chunk.between(start_ns, int(chunk.times_ns[-1]))
-        ahead = self.rows.between(now_ns, int(self.rows.times_ns[-1]) if self.rows.times_ns.size else now_ns)
-        if fresh.times_ns.size:
-            spacing = int(np.min(np.diff(chunk.times_ns))) if chunk.times_ns.size > 1 else 0
-            ahead = ahead.between(now_ns, int(fresh.times_ns[0]) - max(spacing // 2, 1))
-        merged = self._merged(fresh, chunks, now_ns)
-        rows = Rows(
-            np.concatenate([ahead.times_ns, fresh.times_ns]), np.concatenate([ahead.positions, merged])
+        fresh = chunk.after(start_ns)
+        if not fresh.times_ns.size:
+            return Timeline(self.rows.after(now_ns), chunks, running, following)
+        gap = max(int(np.min(np.diff(chunk.times_ns))) // 2 if chunk.times_ns.size > 1 else 0, 1)
+        parts = (
+            self.rows.after(now_ns).until(int(fresh.times_ns[0]) - gap),
+            Rows(fresh.times_ns, self._merged(fresh, chunks, config, now_ns)),
+            self.rows.after(int(fresh.times_ns[-1]) + gap),
         )
-        return Timeline(self.joints, config, rows, chunks, running, following)
+        rows = Rows(np.concatenate([r.times_ns for r in parts]), np.concatenate([r.positions for r in parts]))
+        return Timeline(rows, chunks, running, following)
 
-    def _merged(self, fresh: Rows, chunks: tuple[Rows, ...], now_ns: int) -> Floats:
+    def _merged(self, fresh: Rows, chunks: tuple[Rows, ...], config: MergeConfig, now_ns: int) -> Floats:
         """Positions at the times of `fresh` by the rule."""
-        times, config = fresh.times_ns, self.config
-        if config.rule == "latest" or not times.size:
+        times = fresh.times_ns
+        if config.rule == "latest":
             return fresh.positions
         if config.rule == "crossfade":
-            share = np.clip((times - now_ns) / (config.crossfade_s * 1e9), 0.0, 1.0)[:, None]
-            share = np.where(self.rows.covers(times)[:, None], share, 1.0)
+            share = np.clip((times - now_ns) / (config.crossfade_s * 1e9), 0.0, 1.0)
+            share = np.where(self.rows.covers(times), share, 1.0)[:, None]
             held = self.rows.at(times) if self.rows.times_ns.size else fresh.positions
             return held * (1 - share) + fresh.positions * share
-        total, weights = np.zeros_like(fresh.positions), np.zeros((times.size, 1))
-        age = np.zeros((times.size, 1))
+        total, weights, age = np.zeros_like(fresh.positions), np.zeros(times.size), np.zeros(times.size)
         for chunk in chunks:
-            covered = chunk.covers(times)[:, None]
+            covered = chunk.covers(times)
             weight = np.where(covered, np.exp(-config.decay * age), 0.0)
-            total += weight * chunk.at(times)
+            total += weight[:, None] * chunk.at(times)
             weights += weight
             age += covered
-        return total / weights
+        return total / weights[:, None]
 
 
 def place(chunk: ActionChunk, positions: Floats) -> Rows:
-    """Rows of `positions` (rows, any of the chunk's joints) at the chunk's due times."""
-    return Rows(chunk.due_ns(0) + np.arange(chunk.rows, dtype=np.int64) * chunk.period_ns, positions)
+    """Rows of `positions` (rows, any of the chunk's joints) at the chunk's due times.
+
+    Rows closer together than FINEST_NS are thinned. A chunk that covers less than SHORTEST_NS,
+    such as a teleoperation target, is extended by its last row, so that the curve has time to get there.
+    """
+    times = chunk.due_ns(0) + np.arange(chunk.rows, dtype=np.int64) * chunk.period_ns
+    stride = -(-FINEST_NS // chunk.period_ns)
+    keep = slice((chunk.rows - 1) % stride, None, stride)
+    times, positions = times[keep], positions[keep]
+    missing = SHORTEST_NS - int(times[-1] - times[0])
+    if missing <= 0:
+        return Rows(times, positions)
+    spacing = max(chunk.period_ns, FINEST_NS)
+    more = times[-1] + np.arange(1, -(-missing // spacing) + 1, dtype=np.int64) * spacing
+    return Rows(np.concatenate([times, more]), np.concatenate([positions, np.repeat(positions[-1:], more.size, 0)]))
 
 
 def _cubic(times_ns: Times, values: Floats, at_ns: Times) -> Floats:

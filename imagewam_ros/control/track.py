@@ -1,29 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """One arm's part of the reference: its timeline of rows and the curve through them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from imagewam_ros.control.braking import Motion
 from imagewam_ros.control.curve import Curve, braking_curve, fit
-from imagewam_ros.control.timeline import MergeConfig, Rows, Timeline, place
-from imagewam_ros.core.schema import ActionChunk, Floats
+from imagewam_ros.control.timeline import FINEST_NS, MergeConfig, Rows, Timeline, place
+from imagewam_ros.core.schema import ActionChunk, Floats, Source
+
+WINDOW = 48
+"""Most rows that one curve runs through; longer chunks are taken up piece by piece."""
 
 
 class Track:
-    """Reference of one arm. Every change of the curve begins in the curve's present state."""
+    """Reference of one arm. Every change of the curve begins in the curve's present state.
+
+    A human's chunks are never merged with older ones, whatever the rule: the newest counts.
+    """
 
     def __init__(self, acceleration: Floats, jerk: Floats, merge: MergeConfig, smoothing_hz: float) -> None:
         """`acceleration` and `jerk` (joints,) bound the stops after the last row."""
         self._acceleration, self._jerk, self._smoothing_hz = acceleration, jerk, smoothing_hz
-        self._empty = Timeline.empty(acceleration.size, merge)
-        self._timeline = self._empty
+        self._merge, self._newest_only = merge, replace(merge, rule="latest", execute_horizon=0, latency_skip_s=0.0)
+        self._timeline = Timeline.empty(acceleration.size)
+        self._spacing_ns = 0
+        self._refit_ns: int | None = None
         self.curve: Curve
         self.rest(np.zeros(acceleration.size), 0)
 
     @property
     def last_row_ns(self) -> int:
-        """Time of the last row; a track without rows has had its last."""
-        return self.curve.last_row_ns
+        """Time of the last row; without rows, the time at which the stop began."""
+        times = self._timeline.rows.times_ns
+        return int(times[-1]) if times.size else self.curve.last_row_ns
 
     def rest(self, position: Floats, now_ns: int) -> None:
         """Forget all rows and rest at `position`."""
@@ -36,13 +47,12 @@ class Track:
 
     def stop_from(self, start: Motion, now_ns: int) -> None:
         """Forget all rows and brake softly from `start`."""
-        self._timeline = self._empty
+        self._timeline, self._refit_ns = Timeline.empty(start.position.size), None
         self.curve = braking_curve(start, now_ns, self._acceleration, self._jerk)
 
     def shift(self, by_ns: int) -> None:
         """Move the curve in time, because the clock was moved."""
-        knots = tuple(knot + by_ns for knot in self.curve.knots_ns)
-        self.curve = Curve(knots, self.curve.coefficients, self.curve.stop)
+        self.curve = replace(self.curve, knots_ns=tuple(knot + by_ns for knot in self.curve.knots_ns))
 
     def take(self, chunk: ActionChunk, positions: Floats, start_ns: int, now_ns: int, fresh: bool) -> Rows:
         """Merge a chunk's `positions` (rows, joints of this arm) and refit the curve from `start_ns`.
@@ -50,12 +60,33 @@ class Track:
         `fresh` drops the rows that another commander left. Returns the chunk's own rows.
         """
         rows = place(chunk, positions)
-        horizon_end_ns = chunk.due_ns(self._empty.config.execute_horizon)
-        timeline = (self._empty if fresh else self._timeline).merge(rows, horizon_end_ns, now_ns)
-        start = self.curve.at(start_ns)
-        merged = timeline.rows
-        self.curve = fit(
-            start, start_ns, merged.times_ns, merged.positions, self._smoothing_hz, self._acceleration, self._jerk
-        )
-        self._timeline = timeline
+        config = self._newest_only if chunk.source >= Source.TELEOP else self._merge
+        spacing_ns = max(chunk.period_ns, FINEST_NS)
+        fresh = fresh or spacing_ns != self._spacing_ns
+        timeline = Timeline.empty(positions.shape[1]) if fresh else self._timeline
+        self._timeline = timeline.merge(rows, config, chunk.due_ns(config.execute_horizon), now_ns)
+        self._spacing_ns = spacing_ns
+        self._fit(start_ns)
         return rows
+
+    def refresh(self, now_ns: int) -> bool:
+        """Run the curve through further rows where there are more than it held; True if it changed."""
+        if self._refit_ns is None or now_ns < self._refit_ns:
+            return False
+        self._fit(now_ns)
+        return True
+
+    def _fit(self, start_ns: int) -> None:
+        rows = self._timeline.rows.after(start_ns)
+        more = rows.times_ns.size > WINDOW
+        self._refit_ns = int(rows.times_ns[WINDOW // 2]) if more else None
+        self.curve = fit(
+            self.curve.at(start_ns),
+            start_ns,
+            rows.times_ns[:WINDOW],
+            rows.positions[:WINDOW],
+            self._spacing_ns,
+            self._smoothing_hz,
+            self._acceleration,
+            self._jerk,
+        )
