@@ -42,6 +42,7 @@ class Argument:
 ARGUMENTS = (
     Argument("robot", "sim_cell", "robot: a name in config/robots, or the path of a YAML file"),
     Argument("policy", "tiny", "checkpoint: a name in models, or the path of a directory"),
+    Argument("instruction", "", "what to do, in plain words; empty waits for policy/set_instruction"),
     Argument("device", "auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
     Argument("sim", "mujoco", "what stands for the robot; none waits for the robot's own drivers", ("mujoco", "none")),
     Argument("task", "tray_lift", "task of the simulated cell"),
@@ -98,7 +99,12 @@ PROCESSES = (
         "policy",
         "policy_node",
         Death.ARMS_HOLD,
-        {"robot": Ref("robot"), "checkpoint": Ref("policy"), "device": Ref("device")},
+        {
+            "robot": Ref("robot"),
+            "checkpoint": Ref("policy"),
+            "device": Ref("device"),
+            "instruction": Ref("instruction"),
+        },
     ),
     Process(
         "executor",

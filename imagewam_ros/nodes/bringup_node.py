@@ -59,6 +59,7 @@ class BringupNode(Node):
         self._config = parameters.declare(self, BringupConfig)
         self.finished, self.exit_status = False, 0
         self._ending = threading.Event()
+        self._active: list[str] = []
         self._reasons: dict[str, str] = {}
         self._change: dict[str, Any] = {
             name: self.create_client(ChangeState, f"{name}/change_state") for name in self._config.nodes
@@ -75,14 +76,13 @@ class BringupNode(Node):
         self._ending.set()
         self._work.join(POLL_S * 5)
         end_s = time.monotonic() + SHUTDOWN_S
-        for name in reversed(self._config.nodes):
+        for name in reversed(self._active):
             if self._change[name].service_is_ready():
                 answer = self._change[name].call_async(_request(DEACTIVATE))
                 rclpy.spin_until_future_complete(self, answer, timeout_sec=max(end_s - time.monotonic(), 0.0))
 
     def _bring_up(self) -> None:
         config = self._config
-        done: list[str] = []
         try:
             for name in config.nodes:
                 self._wait_for(name)
@@ -90,13 +90,13 @@ class BringupNode(Node):
                 self._drive(name, CONFIGURE, State.PRIMARY_STATE_INACTIVE, 0.0)
             for name in config.nodes if config.autostart else ():
                 self._drive(name, ACTIVATE, State.PRIMARY_STATE_ACTIVE, config.settle_s)
-                done.append(name)
+                self._active.append(name)
         except GraphError as error:
             if self._ending.is_set():
                 return
             self.get_logger().error(str(error))
-            for name in reversed(done):
-                self._ask(self._change[name], _request(DEACTIVATE), config.transition_s)
+            while self._active:
+                self._ask(self._change[self._active.pop()], _request(DEACTIVATE), config.transition_s)
             self.exit_status, self.finished = 1, True
         else:
             self.get_logger().info(f"{', '.join(config.nodes)}: {'active' if config.autostart else 'inactive'}")
