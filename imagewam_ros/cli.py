@@ -51,6 +51,11 @@ COMMANDS = {
         "train a policy on demonstrations",
         "imagewam train --preset tiny --data data/demonstrations --out runs/tiny",
     ),
+    "bench": Command(
+        "imagewam_ros.bench",
+        "measure a part on this machine",
+        "imagewam bench recorder --seconds 10 --json",
+    ),
     "parity": Command(
         "imagewam_ros.model.parity",
         "compare this installation's network with reference data",

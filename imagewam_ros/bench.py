@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`imagewam bench WHAT`: one measurement each, in a module with `add_arguments(parser)` and `run(arguments)`."""
+
+import argparse
+import importlib
+
+BENCHES = {
+    "recorder": ("imagewam_ros.bench_recorder", "publish a cell's cameras and joints and count what is recorded"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one sub-command for each measurement."""
+    choices = parser.add_subparsers(dest="what", metavar="what", required=True)
+    for name, (module, summary) in BENCHES.items():
+        importlib.import_module(module).add_arguments(choices.add_parser(name, help=summary, description=summary))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure. Returns the exit code of the measurement."""
+    return int(importlib.import_module(BENCHES[arguments.what][0]).run(arguments))
