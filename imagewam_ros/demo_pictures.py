@@ -17,6 +17,8 @@ from imagewam_ros.demo_record import EpisodeRecord
 HEIGHT = 480
 FRONT_WIDTH = 640
 CAPTION = 32
+LEAST_SPAN = 0.02
+"""Smallest range of a plot's axis, rad or m: a joint at rest shall look at rest."""
 
 
 def tiles(front: Image, cameras: Mapping[str, Image], caption: str) -> Image:
@@ -87,4 +89,8 @@ def _draw_joint(axis: Any, record: EpisodeRecord, joint: int, start_ns: int) -> 
     )
     for seconds, position, label, colour in lines:
         axis.plot(seconds, position, label=label, color=colour, linewidth=1)
+    low, high = axis.get_ylim()
+    spare = max(LEAST_SPAN - (high - low), 0.0) / 2
+    axis.set_ylim(low - spare, high + spare)
+    axis.ticklabel_format(useOffset=False)
     axis.tick_params(labelsize=7)

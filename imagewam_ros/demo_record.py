@@ -105,6 +105,7 @@ class Figures:
     episode_s: float
     rtf: float
     chunks: int
+    refused_chunks: int
     inference_ms: Pair
     camera_to_chunk_ms: Pair
     executor_hz: float
@@ -123,6 +124,7 @@ class Figures:
             episode_s=round(record.episode_s, 2),
             rtf=round(record.episode_s / record.wall_s, 3) if record.wall_s else 0.0,
             chunks=len(record.chunks.stamp_ns),
+            refused_chunks=record.refused_chunks,
             inference_ms=_p50_p95(record.chunks.inference_s * 1e3),
             camera_to_chunk_ms=_p50_p95((record.chunks.ready_ns - record.chunks.stamp_ns) / 1e6),
             executor_hz=round(1e9 / float(intervals_ns.mean()), 2) if len(intervals_ns) else 0.0,
@@ -148,6 +150,7 @@ def table(figures: list[Figures]) -> str:
         "success",
         "time s",
         "chunks",
+        "refused",
         "inference ms",
         "camera-chunk ms",
         "jitter ms",
