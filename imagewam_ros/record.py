@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`imagewam record --expert`: the simulator's scripted expert makes demonstrations, one episode per seed."""
+"""`imagewam record`: demonstrations by the scripted expert, episodes of the running graph, or what a crash left.
+
+--expert lets the simulator's scripted expert demonstrate, one episode per seed. --live records
+the running graph, by keyboard. --recover makes readable bags of recordings that were cut off.
+"""
 
 import argparse
 import json
 import multiprocessing
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,9 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
+from imagewam_ros.data.recover import cut_off, recover
+from imagewam_ros.graph import Death, Process, Ref, Value, settings
+from imagewam_ros.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from imagewam_ros.sim.cell import Cell
@@ -35,8 +43,13 @@ class Recorded(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `imagewam record`."""
     parser.add_argument("--expert", action="store_true", help="the simulator's scripted expert demonstrates")
+    parser.add_argument("--live", action="store_true", help="record the running graph; keys start, stop and label")
+    parser.add_argument(
+        "--recover", type=Path, metavar="PATH", help="finish cut-off recordings in or under this folder"
+    )
+    parser.add_argument("--instruction", default="", help="of episodes of the running graph, in plain words")
     parser.add_argument("--episodes", type=int, default=700, help="how many demonstrations")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the episodes; whole ones in it are kept")
+    parser.add_argument("--out", type=Path, help="folder for the episodes; whole ones in it are kept")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"of the first episode, from {FIRST_SEED} up")
     parser.add_argument("--task", default="tray_lift", help="task of the simulated cell")
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
@@ -45,9 +58,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Record demonstrations. Returns 0 when the expert succeeded in at least nine of ten."""
-    if not arguments.expert:
-        raise ConfigError("say who demonstrates: --expert records the simulator's scripted expert")
+    """Record or recover. The expert's exit code is 0 when it succeeded in at least nine of ten."""
+    if arguments.recover:
+        return _recover(arguments)
+    if arguments.expert == arguments.live:
+        raise ConfigError("say who demonstrates: --expert records the scripted expert, --live the running graph")
+    if arguments.out is None:
+        raise ConfigError("say where the episodes go: --out FOLDER")
+    return _record_expert(arguments) if arguments.expert else _record_live(arguments)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    """Make whole what was cut off; 1 when one cannot be recovered."""
+    torn = cut_off(arguments.recover)
+    if not torn:
+        raise EpisodeError(f"no recording in {arguments.recover} is cut off; check the path")
+    results: dict[str, int] = {}
+    for folder in torn:
+        try:
+            found = recover(folder)
+        except EpisodeError as error:
+            print(f"cannot recover {folder}: {error}")
+            continue
+        results[str(folder)] = found.messages
+        print(
+            f"{folder}: {found.messages} messages; {found.lost_bytes} bytes behind the last whole block were cut away"
+        )
+    print(f"{len(results)} of {len(torn)} recordings recovered; they carry no label yet")
+    if arguments.json:
+        print(json.dumps({"recovered": len(results), "failed": len(torn) - len(results)}))
+    return 0 if len(results) == len(torn) else 1
+
+
+def _record_live(arguments: argparse.Namespace) -> int:
+    """Start the recorder beside the running graph and obey the keyboard until `q`."""
+    from imagewam_ros.nodes import recorder_keys
+
+    parameters: dict[str, Value | tuple[str, ...] | Ref] = {
+        "robot": arguments.robot,
+        "directory": str(arguments.out.resolve()),
+        "instruction": arguments.instruction,
+    }
+    process = Process("recorder", "recorder_node", Death.ENDS_GRAPH, parameters)
+    with Supervisor((process,), settings({}), lambda name, line: print(f"{name}: {line}", flush=True)) as supervisor:
+        done = threading.Event()
+        listening = threading.Thread(target=_pass_on, args=(supervisor, done))
+        listening.start()
+        try:
+            return recorder_keys.main()
+        finally:
+            done.set()
+            listening.join()
+
+
+def _pass_on(supervisor: Supervisor, done: threading.Event) -> None:
+    while not done.is_set():
+        supervisor.poll()
+
+
+def _record_expert(arguments: argparse.Namespace) -> int:
     if arguments.seed < FIRST_SEED:
         raise ConfigError(
             f"seed {arguments.seed} belongs to evaluation; demonstrations use seeds from {FIRST_SEED} up, "

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from imagewam_ros import record
-from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.data.episode import read_provenance
+from imagewam_ros.core.errors import ConfigError, EpisodeError
+from imagewam_ros.core.schema import JointState
+from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
 from imagewam_ros.data.frames import read_frames
 
 
@@ -43,3 +44,26 @@ def test_seeds_of_evaluation_are_refused(tmp_path: Path) -> None:
 def test_somebody_must_demonstrate(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="say who demonstrates"):
         record.run(parse("--out", str(tmp_path)))
+
+
+def test_the_episodes_need_a_place() -> None:
+    with pytest.raises(ConfigError, match="say where the episodes go: --out FOLDER"):
+        record.run(parse("--expert"))
+
+
+def test_cut_off_recordings_are_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = Provenance("pair", "wave", ("waist",), (("head", "head"),), 50_000_000, 1.0)
+    with EpisodeWriter(tmp_path / "episode_0", about) as writer:
+        for i in range(20_000):
+            writer.joints(JointState(i, ("waist",), np.array([i]), np.zeros(1)))
+        writer._bag.flush()
+    (tmp_path / "episode_1").mkdir()
+    (tmp_path / "episode_1" / "episode_1_0.mcap").write_bytes(b"")
+    assert record.run(parse("--recover", str(tmp_path), "--json")) == 1
+    out = capsys.readouterr().out
+    assert "episode_0: 20000 messages" in out and "episode_1: " in out
+    assert json.loads(out.splitlines()[-1]) == {"recovered": 1, "failed": 1}
+    assert read_provenance(tmp_path / "episode_0").instruction == "wave"
+    (tmp_path / "episode_1" / "episode_1_0.mcap").unlink()
+    with pytest.raises(EpisodeError, match="no recording in .* is cut off; check the path"):
+        record.run(parse("--recover", str(tmp_path)))

@@ -192,7 +192,7 @@ def read_provenance(directory: Path) -> Provenance:
     if not directory.is_dir():
         raise EpisodeError(f"no episode at {directory}; check the path")
     if not path.exists():
-        raise EpisodeError(f"{directory} has no metadata.yaml: its recording was cut off; leave it out or remove it")
+        raise EpisodeError(f"{directory} has no metadata.yaml: its recording was cut off; recover or remove it")
     text = path.read_text(encoding="utf8")
     information = (yaml.safe_load(text) or {}).get("rosbag2_bagfile_information", {})
     custom = information.get("custom_data") or {}
