@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The expanded URDF: one tree, the YAML's limits, inertias that a solid body can have."""
 
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -76,10 +78,54 @@ def test_links_that_move_have_inertias_of_solid_bodies(urdf):
 
 def test_left_and_right_arm_are_the_same_macro(urdf):
     def arm(side):
-        text = [ET.tostring(e, "unicode") for e in urdf if e.get("name", "").startswith(f"{side}_")]
+        text = [ET.tostring(e, "unicode").strip() for e in urdf if e.get("name", "").startswith(f"{side}_")]
         return [t.replace(f'"{side}_', '"') for t in text if "_mount" not in t and "rgba" not in t]
 
     assert arm("left") == arm("right")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "plugin"),
+    [
+        ("mock", "mock_components/GenericSystem"),
+        ("gazebo", "gz_ros2_control/GazeboSimSystem"),
+        ("real", "my_driver/MySystem"),
+    ],
+)
+def test_hardware_argument_chooses_the_driver_of_both_arms(hardware, plugin):
+    urdf = ET.fromstring(expand(arguments={"hardware": hardware, "plugin": "my_driver/MySystem"}))
+    systems = urdf.findall("ros2_control")
+    assert [system.find("hardware/plugin").text for system in systems] == [plugin, plugin]
+    assert [joint.get("name") for system in systems for joint in system.findall("joint")] == list(ROBOT.joint_names)
+    assert (urdf.find("gazebo") is not None) == (hardware == "gazebo")
+
+
+def test_unknown_hardware_is_refused():
+    with pytest.raises(ConfigError, match="hardware must be mock, gazebo or real, found 'gazeebo'"):
+        expand(arguments={"hardware": "gazeebo"})
+
+
+def test_gazebo_cameras_have_the_robots_size_rate_and_topic():
+    urdf = ET.fromstring(expand(arguments={"hardware": "gazebo"}))
+    sensors = {sensor.find("topic").text: sensor for sensor in urdf.iter("sensor")}
+    for camera in ROBOT.cameras:
+        sensor = sensors[camera.topic]
+        size = [int(sensor.find(f"camera/image/{key}").text) for key in ("width", "height")]
+        assert size == [camera.width, camera.height]
+        assert float(sensor.find("update_rate").text) == camera.rate_hz
+        assert sensor.find("gz_frame_id").text == camera.frame
+
+
+@pytest.mark.parametrize("hardware", ["mock", "gazebo", "real"])
+@pytest.mark.parametrize("tool", [("check_urdf",), ("ign", "sdf", "-k")])
+def test_checkers_of_ros_and_gazebo_accept_the_urdf(tool, hardware, tmp_path):
+    if shutil.which(tool[0]) is None:
+        pytest.skip(f"{tool[0]} is not installed (apt-get install liburdfdom-tools ignition-tools libsdformat-dev)")
+    path = tmp_path / "cell.urdf"
+    path.write_text(expand(arguments={"hardware": hardware}))
+    done = subprocess.run([*tool, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Valid." in done.stdout or "Successfully Parsed" in done.stdout
 
 
 def test_missing_description_says_what_to_do(tmp_path):
