@@ -98,7 +98,7 @@ def play(graph: tuple[Process, ...], values: Mapping[str, Value], logs: Path) ->
                     return DIED
                 if ended.process.name == "demo":
                     return 0
-    print(f"imagewam demo: stopped by {interrupts.received.name}", file=sys.stderr)
+    print(f"imagewam demo: stopped by {interrupts.received.name}; nothing is left running", file=sys.stderr)
     return INTERRUPTED
 
 

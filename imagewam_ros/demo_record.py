@@ -172,6 +172,7 @@ def _row(number: int, f: Figures) -> tuple[str, ...]:
         "yes" if f.success else "NO",
         f"{f.episode_s:.1f}",
         str(f.chunks),
+        str(f.refused_chunks),
         *pairs,
         *counts,
     )

@@ -74,7 +74,8 @@ class Process:
     """One node in a process of its own.
 
     A process runs when every argument in `when` has the value given there. Parameters may be
-    plain values, lists of strings, or `Ref`s to arguments.
+    plain values, lists of strings, or `Ref`s to arguments. One that `deactivates` the others is asked
+    to end before them, so that the arms come to rest while everything they depend on is there.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Process:
     remappings: tuple[tuple[str, str], ...] = ()
     when: Mapping[str, Value] = field(default_factory=dict)
     publishes_images: bool = False
+    deactivates: bool = False
 
 
 PROCESSES = (
@@ -118,6 +120,7 @@ PROCESSES = (
         Death.FAILURE_ENDS_GRAPH,
         {"nodes": ("sim", "policy", "executor"), "autostart": Ref("autostart")},
         when={"sim": "mujoco"},
+        deactivates=True,
     ),
     Process(
         "bringup",
@@ -125,6 +128,7 @@ PROCESSES = (
         Death.FAILURE_ENDS_GRAPH,
         {"nodes": ("policy", "executor"), "autostart": Ref("autostart")},
         when={"sim": "none"},
+        deactivates=True,
     ),
 )
 """Started in this order. The bringup node drives the lifecycles in the order of `nodes`, so the executor is last."""

@@ -23,8 +23,8 @@ from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import PACKAGE, share_dir
 from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable
 
-SIGNALS = ((signal.SIGINT, 1.8), (signal.SIGTERM, 0.6), (signal.SIGKILL, 0.4))
-"""What a process gets, and how long it has, in s; together below 3 s."""
+STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
+"""What processes get, and how long they have, in s; together below 3 s. The first is for those that deactivate others."""
 
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
@@ -103,14 +103,16 @@ class Supervisor:
     def stop(self) -> None:
         """End all processes and what they started, within 3 s."""
         groups = [child.pid for _, child in self._running]
-        for number, patience_s in SIGNALS:
-            for _, child in self._running:
+        for stage, (number, patience_s) in enumerate(STAGES):
+            asked = [child for process, child in self._running if stage > 0 or process.deactivates]
+            for child in asked:
                 _signal_group(child.pid, number)
             if number == signal.SIGKILL:
                 self.killed = list(self.alive)
             end = time.monotonic() + patience_s
-            while self._running and time.monotonic() < end:
+            while any(child.poll() is None for child in asked) and time.monotonic() < end:
                 self.poll()
+        self.poll(0.0)
         for group in groups:
             _signal_group(group, signal.SIGKILL)
         for key in list(self._selector.get_map().values()):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_a_stubborn_process_is_killed_within_three_seconds(make: Make) -> None:
     assert time.monotonic() - start < 3.0
     assert supervisor.killed == ["a"]
     assert supervisor.alive == {}
+
+
+def test_the_one_that_deactivates_the_others_ends_first(make: Make) -> None:
+    heard = Heard()
+    graph = [make("executor", POLITE), replace(make("bringup", POLITE), deactivates=True), make("sim", POLITE)]
+    with Supervisor(graph, VALUES, heard) as supervisor:
+        until(supervisor, lambda: len(heard.lines) == 3)
+    assert heard.lines[3] == ("bringup", "bye")
+    assert len(heard.lines) == 6
 
 
 def test_what_a_process_started_ends_with_it(make: Make) -> None:

@@ -25,7 +25,7 @@ CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACT
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
 WORDS = {CONFIGURE: "configure", ACTIVATE: "activate", DEACTIVATE: "deactivate"}
 POLL_S = 0.1
-SHUTDOWN_S = 2.0
+SHUTDOWN_S = 1.0
 """All deactivations at the end together; whoever started us waits no longer than this."""
 
 
@@ -79,7 +79,8 @@ class BringupNode(Node):
         for name in reversed(self._active):
             if self._change[name].service_is_ready():
                 answer = self._change[name].call_async(_request(DEACTIVATE))
-                rclpy.spin_until_future_complete(self, answer, timeout_sec=max(end_s - time.monotonic(), 0.0))
+                while not answer.done() and self._change[name].service_is_ready() and time.monotonic() < end_s:
+                    rclpy.spin_once(self, timeout_sec=POLL_S / 2)
 
     def _bring_up(self) -> None:
         config = self._config
