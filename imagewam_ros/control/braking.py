@@ -12,9 +12,6 @@ import numpy as np
 
 from imagewam_ros.core.schema import Floats
 
-TINY = 1e-300
-"""Keeps divisions by a braking acceleration of zero finite; the quotient is multiplied by zero."""
-
 
 class Motion(NamedTuple):
     """Position, velocity and acceleration of all joints at one instant, each (joints,)."""
@@ -50,9 +47,9 @@ def plan_stop(start: Motion, acceleration: Floats, jerk: Floats) -> Stop:
     w, b = sign * v, sign * a
     free = np.sqrt(np.maximum(jerk * w + b * b / 2, 0.0))  # peak braking without a bound on it
     peak = np.maximum(np.minimum(free, acceleration), -b)
-    left = np.maximum(w + (b * b - 2 * peak * peak) / (2 * jerk), 0.0)
+    left = np.where(free > peak, np.maximum(w + (b * b - 2 * peak * peak) / (2 * jerk), 0.0), 0.0)
     first = np.maximum(b + peak, 0.0) / jerk
-    return Stop(start, -sign * jerk, first, left / np.maximum(peak, TINY), peak / jerk)
+    return Stop(start, -sign * jerk, first, left / np.where(left > 0, peak, 1.0), peak / jerk)
 
 
 def stop_at(stop: Stop, elapsed_s: float) -> Motion:

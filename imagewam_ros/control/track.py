@@ -64,7 +64,8 @@ class Track:
         spacing_ns = max(chunk.period_ns, FINEST_NS)
         fresh = fresh or spacing_ns != self._spacing_ns
         timeline = Timeline.empty(positions.shape[1]) if fresh else self._timeline
-        self._timeline = timeline.merge(rows, config, chunk.due_ns(config.execute_horizon), now_ns)
+        horizon_end_ns = chunk.due_ns(min(config.execute_horizon, chunk.rows - 1))
+        self._timeline = timeline.merge(rows, config, horizon_end_ns, now_ns)
         self._spacing_ns = spacing_ns
         self._fit(start_ns)
         return rows
