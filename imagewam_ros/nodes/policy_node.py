@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations to action chunks: one forward of the policy whenever the next chunk is due.
+
+Inference has a thread of its own; what arrives meanwhile waits in the synchroniser, and the latest
+observation wins. Without an instruction nothing is inferred, so the arms hold.
+"""
+
+import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import JointState as JointStateMsg
+
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.core.schema import ActionChunk, Image, Observation
+from imagewam_ros.core.sync import SyncConfig, Synchroniser
+from imagewam_ros.model.device import choose_device
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
+from imagewam_ros.nodes.diagnostics import OK
+from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.spin import run
+from imagewam_ros.policy import Policy
+from imagewam_ros.srv import SetInstruction
+
+WATCH_S = 0.2
+
+
+@dataclass(frozen=True)
+class PolicyNodeConfig:
+    """checkpoint is a name in models/ or a path, device one of auto, cpu, cuda, cuda:N.
+
+    replan_period_s is the time between the observations of two chunks. seed is that of the first
+    chunk after an instruction; the next ones count on. cpu_threads 0 leaves the choice to torch.
+    compressed subscribes to the compressed images.
+    """
+
+    robot: str = "sim_cell"
+    checkpoint: str = "tiny"
+    device: str = "auto"
+    instruction: str = ""
+    replan_period_s: float = 0.4
+    seed: int = 0
+    cpu_threads: int = 1
+    compressed: bool = False
+    sync: SyncConfig = field(default_factory=SyncConfig)
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.replan_period_s <= 10:
+            raise ConfigError(f"replan_period_s must be 0.01 to 10, found {self.replan_period_s}")
+        if self.cpu_threads < 0:
+            raise ConfigError(f"cpu_threads must not be negative, found {self.cpu_threads}")
+
+
+class PolicyNode(ManagedNode):
+    """Pair what arrives, infer when due, publish the chunk."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        self._instruction, self._instruction_id, self._inferred = "", 0, 0
+        self._last_ns = -1
+        self._pending: Future[None] | None = None
+
+    def setup(self) -> None:
+        """Load and warm up, then subscribe."""
+        self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
+        self._robot = load_embodiment(config.robot)
+        self._brain = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self.cleanup.callback(self._brain.shutdown)
+        self._policy = self._brain.submit(self._load).result()
+        contract = self._policy.contract
+        cameras = {name: self._robot.camera(name) for name in contract.camera_names}
+        image_topics = {
+            name: topics.compressed(camera.topic) if config.compressed else camera.topic
+            for name, camera in cameras.items()
+        }
+        self._sync = Synchroniser(image_topics, topics.JOINT_STATES, config.sync, self._decode)
+        self._done = self.create_guard_condition(self._on_done)
+        self.cleanup.callback(self.destroy_guard_condition, self._done)
+        self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
+        kind = CompressedImage if config.compressed else ImageMsg
+        for name, topic in image_topics.items():
+            self._filter(kind, topic, qos.IMAGES, partial(self._on_image, name))
+        self._filter(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._on_joint_state)
+        self.serve(SetInstruction, topics.SET_INSTRUCTION, self._on_instruction)
+        self.every(WATCH_S, self._watch)
+        parameters.on_change(self, config, self._change)
+        self._instruct(config.instruction)
+
+    def start(self) -> None:
+        """Infer from now on."""
+        self._sync.clear()
+        self._last_ns = -1
+        self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
+
+    def stop(self, reason: str) -> None:
+        """Wait for the running inference; its chunk is not published."""
+        if self._pending is not None:
+            self._pending.exception()
+
+    def _load(self) -> Policy:
+        """Load the policy and infer once, so that the first chunk is no slower than the others."""
+        config = self._config
+        if config.cpu_threads:
+            torch.set_num_threads(config.cpu_threads)
+        policy = Policy.load(find_checkpoint(config.checkpoint), self._robot, choose_device(config.device))
+        cameras = [self._robot.camera(name) for name in policy.contract.camera_names]
+        grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
+        middle = (self._robot.limits.lower + self._robot.limits.upper) / 2
+        policy.infer(Observation(0, grey, middle, instruction="warm up"))
+        return policy
+
+    def _filter(self, kind: type, topic: str, profile: Any, callback: Any) -> None:
+        subscriber = message_filters.Subscriber(self, kind, topic, qos_profile=profile)
+        subscriber.registerCallback(self.guarded(callback))
+        self.cleanup.callback(self.destroy_subscription, subscriber.sub)
+
+    def _decode(self, camera: str, message: ImageMsg | CompressedImage) -> Image:
+        return messages.to_image(message, self._robot.camera(camera))
+
+    def _on_image(self, camera: str, message: ImageMsg | CompressedImage) -> None:
+        self.diagnostics.meter.count(camera)
+        self._sync.add_image(camera, messages.stamp_ns(message.header.stamp), message)
+        self._consider()
+
+    def _on_joint_state(self, message: JointStateMsg) -> None:
+        state = messages.to_joint_state(message, self._policy.contract.joint_names)
+        self._sync.add_joints(state.stamp_ns, state.position)
+        self._consider()
+
+    def _consider(self) -> None:
+        """Infer if the thread is free and an observation of the next chunk's time is complete."""
+        if not self.is_active or not self._instruction or self._pending is not None:
+            return
+        due_ns = self._last_ns + round(self._config.replan_period_s * 1e9) - self._config.sync.image_tolerance_ns
+        if self._sync.newest(due_ns if self._last_ns >= 0 else -1) is None:
+            return
+        now_ns = self.get_clock().now().nanoseconds
+        observation = self._sync.observation(now_ns, self._instruction, self._instruction_id)
+        assert observation is not None
+        self._last_ns = observation.stamp_ns
+        seed, self._inferred = self._config.seed + self._inferred, self._inferred + 1
+        self._pending = self._brain.submit(self._infer, observation, seed)
+        self._pending.add_done_callback(lambda _: self._done.trigger())
+
+    def _infer(self, observation: Observation, seed: int) -> None:
+        """Infer and publish; runs on the inference thread."""
+        chunk = self._policy.infer(observation, seed)
+        ready_ns = self.get_clock().now().nanoseconds
+        if self.is_active and observation.instruction_id == self._instruction_id:
+            self._chunks_out.publish(messages.from_chunk(dataclasses.replace(chunk, ready_ns=ready_ns)))
+            self._account(chunk, ready_ns)
+
+    def _account(self, chunk: ActionChunk, ready_ns: int) -> None:
+        meter = self.diagnostics.meter
+        meter.count("chunk")
+        meter.sample("inference_s", chunk.inference_s)
+        meter.sample("camera_to_chunk_s", (ready_ns - chunk.stamp_ns) / 1e9)
+
+    def _on_done(self) -> None:
+        ended, self._pending = self._pending, None
+        if ended is not None and (error := ended.exception()) is not None:
+            self.complain(f"inference failed: {type(error).__name__}: {error}")
+        self._consider()
+
+    def _on_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response) -> str:
+        response.instruction_id = self._instruct(request.instruction)
+        return f"instruction {self._instruction_id}: {self._instruction or 'none, the policy rests'}"
+
+    def _instruct(self, text: str) -> int:
+        text = " ".join(text.split())
+        if text:
+            self._brain.submit(self._policy.set_instruction, text).result()
+        self._instruction, self._instruction_id, self._inferred = text, self._instruction_id + 1, 0
+        self._last_ns = -1
+        return self._instruction_id
+
+    def _change(self, config: PolicyNodeConfig) -> None:
+        self._config = config
+
+    def _watch(self) -> None:
+        """Complain of silent streams while active, and say so when all is well again."""
+        if self.is_active and self.steady.now().nanoseconds > self._watch_from_ns:
+            self._sync.check(self.get_clock().now().nanoseconds)
+            self.diagnostics.set(OK, f"instruction {self._instruction_id}: {self._instruction or 'none'}")
+
+
+def main() -> int:
+    """Run the node."""
+    return run(PolicyNode)
