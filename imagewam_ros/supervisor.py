@@ -24,7 +24,7 @@ from imagewam_ros.core.paths import PACKAGE, share_dir
 from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable
 
 STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
-"""What processes get, and how long they have, in s; together below 3 s. The first is for those that deactivate others."""
+"""What processes get, and how long they have, in s; together below 3 s. Those that deactivate others come first."""
 
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
@@ -51,7 +51,8 @@ class Exit(NamedTuple):
     def __str__(self) -> str:
         """Say what happened, for a person."""
         how = signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
-        return f"{self.process.name} ended ({how}), which {self.process.death.value}"
+        means = Death.ENDS_GRAPH if self.ends_graph else self.process.death
+        return f"{self.process.name} ended ({how}), which {means.value}"
 
 
 class Supervisor:
