@@ -5,13 +5,11 @@ The compressed form is image_transport's: sensor_msgs/CompressedImage on TOPIC/c
 format "rgb8; png compressed" or "rgb8; jpeg compressed bgr8".
 """
 
-from io import BytesIO
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Image
@@ -30,21 +28,17 @@ def compress(raw: bytes, image_format: str, quality: int) -> bytes:
 
     Raises EpisodeError for an encoding that the format cannot hold.
     """
-    types = typestore().types
     message: Any = typestore().deserialize_cdr(raw, RAW)
-    buffer = BytesIO()
     if message.encoding in ("mono16", "16UC1") and image_format == "png":
         order = ">u2" if message.is_bigendian else "<u2"
-        depth = _rows(message, 2).view(order)[..., 0].astype(np.uint16)
-        Picture.fromarray(depth).save(buffer, "png", compress_level=PNG_LEVEL)
+        pixels: Any = _rows(message, 2).view(order)[..., 0].astype(np.uint16)
     else:
-        options = {"compress_level": PNG_LEVEL} if image_format == "png" else {"quality": quality}
-        Picture.fromarray(to_rgb(message)).save(buffer, image_format, **options)
+        pixels = to_rgb(message)[..., ::-1]
+    options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL] if image_format == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, encoded = cv2.imencode(f".{image_format}", pixels, options)
     suffix = "jpeg compressed bgr8" if image_format == "jpeg" else "png compressed"
-    small = types[COMPRESSED](
-        header=message.header,
-        format=f"{message.encoding}; {suffix}",
-        data=np.frombuffer(buffer.getvalue(), dtype=np.uint8),
+    small = typestore().types[COMPRESSED](
+        header=message.header, format=f"{message.encoding}; {suffix}", data=encoded.reshape(-1)
     )
     return bytes(typestore().serialize_cdr(small, COMPRESSED))
 
@@ -52,11 +46,7 @@ def compress(raw: bytes, image_format: str, quality: int) -> bytes:
 def to_rgb(message: Any) -> Image:
     """Return uint8 RGB [H, W, 3] of an Image or CompressedImage. Raises EpisodeError for other encodings."""
     if hasattr(message, "format"):
-        try:
-            with Picture.open(BytesIO(bytes(message.data))) as picture:
-                return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-        except (UnidentifiedImageError, OSError) as error:
-            raise EpisodeError(f"a compressed image ({message.format!r}) cannot be decoded: {error}") from error
+        return decode(np.asarray(message.data, dtype=np.uint8), message.format)
     if message.encoding not in CHANNELS:
         raise EpisodeError(
             f"images are encoded as {message.encoding!r}, expected one of {', '.join(CHANNELS)}; "
@@ -65,8 +55,19 @@ def to_rgb(message: Any) -> Image:
     pixels = _rows(message, CHANNELS[message.encoding])
     if message.encoding == "mono8":
         return np.repeat(pixels, 3, axis=2)
-    order = (2, 1, 0) if message.encoding.startswith("bgr") else (0, 1, 2)
-    return np.ascontiguousarray(pixels[..., order]) if order != (0, 1, 2) else np.ascontiguousarray(pixels[..., :3])
+    order = slice(2, None, -1) if message.encoding.startswith("bgr") else slice(3)
+    return np.ascontiguousarray(pixels[..., order])
+
+
+def decode(data: NDArray[np.uint8], name: str) -> Image:
+    """Return uint8 RGB [H, W, 3] of a JPEG or PNG file in memory, by the decoder of the live path.
+
+    `name` stands for it in the EpisodeError of a damaged one.
+    """
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    if image is None:
+        raise EpisodeError(f"a compressed image ({name!r}) cannot be decoded; is it JPEG or PNG?")
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:

@@ -6,7 +6,6 @@ Source: LeRobotDataset of lerobot 0.4.4 (v3.0) and 0.3.3 (v2.x).
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image as Picture
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image, JointState
+from imagewam_ros.data.bag_images import decode
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.lerobot_convert import CONTRACT
 from imagewam_ros.data.lerobot_export import ACTION, CHUNK_SIZE, STAMP, STATE
@@ -121,8 +120,7 @@ def _images(
     key = IMAGES + camera
     if info["features"][key]["dtype"] == "image":
         for cell in table[key].to_pylist():
-            with Picture.open(BytesIO(cell["bytes"])) as picture:
-                yield np.asarray(picture.convert("RGB"), dtype=np.uint8)
+            yield decode(np.frombuffer(cell["bytes"], dtype=np.uint8), key)
         return
     place = _place(info, episode, f"videos/{key}")
     path = root / str(info["video_path"]).format(video_key=key, **place)
