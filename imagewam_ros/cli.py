@@ -51,10 +51,20 @@ COMMANDS = {
         "train a policy on demonstrations",
         "imagewam train --preset tiny --data data/demonstrations --out runs/tiny",
     ),
+    "evaluate": Command(
+        "imagewam_ros.evaluate",
+        "count a policy's successes in the simulator, with images and without",
+        "imagewam evaluate --episodes 50 --seed 1000 --json",
+    ),
     "bench": Command(
         "imagewam_ros.bench",
         "measure a part on this machine",
         "imagewam bench recorder --seconds 10 --json",
+    ),
+    "doctor": Command(
+        "imagewam_ros.doctor",
+        "look a cell over before it moves: names, limits, streams, clocks, machine",
+        "imagewam doctor --robot sim_cell --policy tiny",
     ),
     "parity": Command(
         "imagewam_ros.model.parity",
