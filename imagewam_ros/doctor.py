@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`imagewam doctor`: look a cell over before it moves, on one page with what to do.
+
+Without a running graph the live checks are skipped. Nothing is commanded.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
+from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.doctor_checks import machine
+from imagewam_ros.doctor_checks.contract import check_contract, read_promise
+from imagewam_ros.doctor_checks.description import check_description, parse
+from imagewam_ros.doctor_checks.finding import Finding, Level, failed, guarded, page, passed, skipped, warned, worst
+from imagewam_ros.doctor_checks.pictures import check_pictures
+from imagewam_ros.doctor_checks.rollout import check_chunk, check_speed, dummy_observation
+from imagewam_ros.doctor_checks.streams import check_streams
+from imagewam_ros.domain import use_domain
+
+DEFAULT_POLICY = "tiny"
+LATER_CHUNKS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what to look at."""
+    parser.add_argument("--robot", default="sim_cell", help="a name in config/robots, or a YAML (default: %(default)s)")
+    parser.add_argument("--urdf", type=Path, help="xacro file of the robot (default: the shipped one)")
+    parser.add_argument(
+        "--policy", help=f"checkpoint: a name in models, a directory, or none (default: {DEFAULT_POLICY})"
+    )
+    parser.add_argument("--device", default="auto", help="where the policy runs (default: %(default)s)")
+    parser.add_argument(
+        "--replan-period", type=float, default=0.4, help="of the policy node, in s (default: %(default)s)"
+    )
+    parser.add_argument("--folder", type=Path, default=Path(), help="where recordings go (default: here)")
+    parser.add_argument(
+        "--live", choices=("auto", "never", "required"), default="auto", help="listen to the running cell"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="for how long to listen (default: %(default)s)")
+    parser.add_argument("--namespace", default="", help="namespace of the cell")
+    parser.add_argument("--domain", type=int, help="ROS domain (default: ROS_DOMAIN_ID, or 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the page")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the page. Returns 1 when a check failed."""
+    if arguments.seconds <= 0 or not arguments.folder.is_dir():
+        raise ConfigError(
+            f"--seconds must be positive and --folder exist, found {arguments.seconds}, {arguments.folder}"
+        )
+    if arguments.domain is not None:
+        use_domain(arguments.domain)
+    robot = load_embodiment(arguments.robot)
+    findings = list(examine(robot, arguments))
+    level = worst(findings)
+    if arguments.json:
+        data = {"robot": robot.name, "level": level.name.lower(), "findings": [f.to_dict() for f in findings]}
+        print(json.dumps(data))
+    else:
+        print(page(f"imagewam doctor: {robot.name}", findings))
+    return int(level is Level.FAIL)
+
+
+def examine(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+    """Run every check, the quick and the still ones first."""
+    yield from guarded("URDF", lambda: _description(robot, arguments.urdf))
+    yield from guarded("contract", lambda: _policy(robot, arguments))
+    yield from guarded("machine", lambda: _machine(robot, arguments.folder))
+    yield from guarded("live", lambda: _live(robot, arguments))
+
+
+def _description(robot: Embodiment, path: Path | None) -> Iterator[Finding]:
+    try:
+        from imagewam_ros.kinematics.description import expand
+    except ImportError as error:
+        yield skipped("URDF", str(error), "pip install xacro")
+        return
+    yield from check_description(robot, parse(expand(path)))
+
+
+def _policy(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+    if arguments.policy == "none":
+        yield skipped("contract", "no policy asked for")
+        return
+    try:
+        directory = find_checkpoint(arguments.policy or DEFAULT_POLICY)
+    except CheckpointError as error:
+        if arguments.policy:
+            raise
+        yield skipped("contract", str(error), "name a checkpoint with --policy")
+        return
+    findings = list(check_contract(read_promise(directory), robot))
+    yield from findings
+    if worst(findings) is Level.FAIL:
+        yield skipped("inference", "the policy does not fit this robot")
+    else:
+        yield from guarded("inference", lambda: _inference(directory, robot, arguments))
+
+
+def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        import torch
+
+        from imagewam_ros.model.device import choose_device
+        from imagewam_ros.policy import Policy
+    except ImportError as error:
+        yield skipped("inference", str(error), "install torch where the policy shall run")
+        return
+    device = choose_device(arguments.device)
+    if device == "cpu":
+        remedy = "a large backbone needs a GPU; the tiny one does not"
+        yield warned("GPU", f"none used: torch {torch.__version__}, {torch.cuda.device_count()} CUDA devices", remedy)
+    else:
+        about = torch.cuda.get_device_properties(device)
+        free = torch.cuda.mem_get_info(device)[0] / machine.GB
+        yield passed(
+            "GPU",
+            f"{about.name}, {about.total_memory / machine.GB:.0f} GB, {free:.0f} GB free, torch {torch.__version__}",
+        )
+    policy = Policy.load(directory, robot, device)
+    observation, times = dummy_observation(robot), []
+    for seed in range(1 + LATER_CHUNKS):
+        start = time.perf_counter()
+        chunk = policy.infer(observation, seed)
+        times.append(time.perf_counter() - start)
+    yield from check_speed(times[0], float(np.median(times[1:])), arguments.replan_period, device)
+    yield from check_chunk(chunk, robot, observation.positions)
+
+
+def _machine(robot: Embodiment, folder: Path) -> Iterator[Finding]:
+    yield from machine.check_disk(folder.resolve(), robot)
+    yield from machine.check_shared_memory(*machine.shared_memory(), cameras=len(robot.cameras))
+    yield from machine.check_middleware(os.environ, robot, machine.receive_buffer())
+    yield from machine.check_scheduling(machine.governors(), machine.real_time_priority())
+    yield from machine.check_clock(machine.clock_state())
+
+
+def _live(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+    if arguments.live == "never":
+        yield skipped("live", "not asked for")
+        return
+    missing = failed if arguments.live == "required" else skipped
+    try:
+        from imagewam_ros.nodes.doctor_probe import listen
+    except ImportError as error:
+        yield missing("live", f"ROS 2 cannot be imported ({error})", "see the installation page")
+        return
+    heard = listen(robot, arguments.seconds, arguments.namespace)
+    if not heard.anything:
+        remedy = "start the cell (imagewam up, or the robot's drivers); check namespace, ROS_DOMAIN_ID and discovery"
+        yield missing("live", f"no graph of {robot.name} heard: neither joint_states nor cameras", remedy)
+        return
+    yield from check_streams(heard, robot)
+    yield from check_pictures(heard, robot)

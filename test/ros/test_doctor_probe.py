@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor's ears on a simulated cell, and on no cell at all."""
+
+import argparse
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+
+from imagewam_ros import doctor
+from imagewam_ros.cli import Parser
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.doctor_checks.finding import Level
+from imagewam_ros.nodes import qos, topics
+from imagewam_ros.nodes.doctor_probe import listen
+
+ROBOT = load_embodiment("sim_cell")
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = Parser()
+    doctor.add_arguments(parser)
+    return parser.parse_args(["--policy", "none", *words])
+
+
+def test_a_simulated_cell_is_heard(spawn, probe) -> None:
+    joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
+    sim = spawn("imagewam_ros.nodes.sim_node", use_sim_time=True)
+    assert probe.change("sim", "configure", "activate"), sim.text()
+    assert probe.until(lambda: len(joints) > 20)
+    heard = listen(ROBOT, 3.0)
+    assert set(heard.cameras) == set(ROBOT.camera_names)
+    for camera in ROBOT.cameras:
+        stream = heard.cameras[camera.name]
+        assert stream.frame == camera.frame
+        assert np.all(np.abs(stream.arrivals_ns - stream.stamps_ns) < 1e9), "ages are in simulated time"
+        stamps, pictures = heard.images[camera.name]
+        assert len(stamps) == len(pictures) > 2
+    assert heard.joints is not None
+    assert set(heard.joints.names) >= set(ROBOT.joint_names)
+    assert heard.joints.positions.shape[0] == heard.joints.stream.stamps_ns.size
+    assert heard.complaints == ()
+    assert not heard.leaders
+
+
+@pytest.mark.usefixtures("domain")
+@pytest.mark.parametrize(("live", "level"), [("auto", Level.SKIP), ("required", Level.FAIL)])
+def test_no_graph_is_said_so(live, level) -> None:
+    findings = list(doctor.examine(ROBOT, arguments("--live", live, "--seconds", "0.2")))
+    found = findings[-1]
+    assert (found.check, found.level) == ("live", level)
+    assert "no graph of sim_cell heard" in found.found
+
+
+@pytest.mark.usefixtures("domain")
+def test_the_command_ends_by_itself() -> None:
+    command = [sys.executable, "-m", "imagewam_ros", "doctor", "--policy", "none", "--seconds", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SKIP live" in done.stdout
