@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "model": {"core"},
     "kinematics": {"core"},
     "cameras": {"core"},
+    "doctor_checks": {"core"},
     "data": {"core"},
     "control": {"core", "kinematics"},
     "teleop": {"core", "kinematics"},
