@@ -39,7 +39,8 @@ class Streams:
 
     images maps each camera to the stamps of its images. dense says that the actions are samples
     of a command stream, to be interpolated, and not one target per frame. received_ns is the
-    time of arrival of every message, by topic.
+    time of arrival of every message, by topic. late counts, by topic, the messages whose stamp was
+    not newer than the one before; they are left out, as the live path does.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Streams:
     actions: Motion
     dense: bool
     received_ns: Mapping[str, Stamps]
+    late: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,18 @@ def read_streams(directory: Path) -> Streams:
         raise EpisodeError(
             f"{directory} holds no samples of {', '.join(silent)}; found {found}. Was the topic recorded?"
         )
+    joints, actions = (_motion(samples[topic], about, directory) for _, topic in roles)
+    kept = {topic: len(stamps[name]) for topic, name in cameras.items()}
+    kept |= {about.joint_topic: len(joints.stamps_ns), about.action_topic: len(actions.stamps_ns)}
     return Streams(
         directory=directory,
         provenance=about,
         images={name: np.array(values, dtype=np.int64) for name, values in stamps.items()},
-        joints=_motion(samples[about.joint_topic], about, directory),
-        actions=_motion(samples[about.action_topic], about, directory),
+        joints=joints,
+        actions=actions,
         dense=kinds[about.action_topic] == COMMAND,
         received_ns={topic: np.array(values, dtype=np.int64) for topic, values in received.items()},
+        late={topic: late for topic, count in kept.items() if (late := len(received[topic]) - count)},
     )
 
 

@@ -34,6 +34,10 @@ SHARED = ("robot", "joint_names", "period_ns", "first_row_offset_periods", "late
 """Fields of the provenance in which all episodes of a data set agree."""
 
 
+MOST_LATE = 0.02
+"""Share of a stream's messages that may be older than the one before."""
+
+
 @dataclass(frozen=True)
 class ConvertConfig:
     """How to convert.
@@ -118,6 +122,7 @@ def _stage_parts(
     _check_shared(about, shared, config)
     streams = read_streams(directory)
     streams = dataclasses.replace(streams, provenance=_with_latency(streams.provenance, config))
+    _check_clock(streams)
     plan = plan_frames(streams)
     describe(report, streams, plan)
     for number, (name, part) in enumerate(_parts(directory.name, plan, streams, config, report)):
@@ -178,6 +183,15 @@ def _stage_part(
 def _nonidle(part: Plan, config: ConvertConfig, period_ns: int) -> list[list[int]]:
     shortest = max(1, round(config.idle_s * 1e9 / period_ns))
     return nonidle_ranges(part.positions, part.actions, config.idle_step, shortest)
+
+
+def _check_clock(streams: Streams) -> None:
+    for topic, late in streams.late.items():
+        if late > MOST_LATE * len(streams.received_ns[topic]):
+            raise EpisodeError(
+                f"{late} of {len(streams.received_ns[topic])} stamps of {topic} are not newer than the one before; "
+                "did the clock jump, or do two drivers publish there?"
+            )
 
 
 def _check_label(about: Provenance, config: ConvertConfig) -> None:

@@ -49,6 +49,7 @@ class EpisodeReport:
     idle_frames: int = 0
     trimmed_frames: int = 0
     rejected_frames: Mapping[str, int] = field(default_factory=dict)
+    late_messages: Mapping[str, int] = field(default_factory=dict)
     streams: Mapping[str, StreamReport] = field(default_factory=dict)
     recorder: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ def describe(report: EpisodeReport, streams: Streams, plan: Plan) -> None:
     measured = {**streams.images, "joints": streams.joints.stamps_ns, "action": streams.actions.stamps_ns}
     report.streams = {name: stream_report(stamps) for name, stamps in measured.items()}
     report.label, report.instruction = streams.provenance.label, streams.provenance.instruction
-    report.frames, report.rejected_frames = len(plan), plan.rejected
+    report.frames, report.rejected_frames, report.late_messages = len(plan), plan.rejected, streams.late
     report.duration_s = round(float(plan.stamps_ns[-1] - plan.stamps_ns[0]) / 1e9, 3)
     spacing = np.diff(plan.stamps_ns)
     report.holes = int((spacing > GAP * streams.provenance.period_ns).sum())

@@ -22,7 +22,7 @@ from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag import rewrite_custom
 from imagewam_ros.data.bag_recorder import Recording, RecordingConfig
 from imagewam_ros.data.episode import CUSTOM_KEY, Provenance
-from imagewam_ros.msg import ActionChunk, EpisodeStatus
+from imagewam_ros.msg import ActionChunk, EpisodeStatus, SimStatus
 from imagewam_ros.nodes import parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.lifecycle import ManagedNode
@@ -51,7 +51,8 @@ class RecorderConfig:
 
     Cameras and joint states of the robot and action_topic must be published before an episode can
     start; topics are recorded as far as they are. compressed takes the cameras' /compressed
-    topics. period_s is the policy's. first_row_offset_periods says when an action is due.
+    topics. period_s is the policy's. first_row_offset_periods says when an action is due. In the
+    simulator, instruction and task may stay empty: its own are taken.
     """
 
     robot: str = "sim_cell"
@@ -82,6 +83,7 @@ class RecorderNode(ManagedNode):
         self._directory: Path | None = None
         self._began_ns, self._ended_ns = 0, 0
         self._pressed: list[int] = []
+        self._scene = SimStatus(seed=-1)
 
     def setup(self) -> None:
         """Read the robot, offer services. Raises ConfigError."""
@@ -101,6 +103,7 @@ class RecorderNode(ManagedNode):
             self.serve(Trigger, f"{topics.EPISODE}/{name}", lambda *_, action=action: action())
         self.serve(SetInstruction, topics.EPISODE_INSTRUCTION, self._on_instruction)
         self.subscribe(Joy, topics.JOY, self._on_joy, qos.JOY)
+        self.subscribe(SimStatus, topics.SIM_STATUS, self._on_scene, qos.STATUS)
         self.every(LOOK_S, self._look)
         self._publish_status()
 
@@ -129,7 +132,7 @@ class RecorderNode(ManagedNode):
             raise EpisodeError("the recorder is not active; activate it first")
         if self._recording:
             raise EpisodeError(f"already recording {self._directory}; stop or label it first")
-        if not self._instruction:
+        if not (self._instruction or self._scene.instruction):
             raise EpisodeError(f"no instruction; set one with {self.resolve_topic_name(topics.EPISODE_INSTRUCTION)}")
         if silent := self._raw.silent(self._required):
             raise EpisodeError(f"nobody publishes {', '.join(silent)}; start the drivers, or name other topics")
@@ -195,6 +198,9 @@ class RecorderNode(ManagedNode):
         self._publish_status()
         return f"next episodes: {request.instruction!r}"
 
+    def _on_scene(self, message: SimStatus) -> None:
+        self._scene = message
+
     def _on_joy(self, message: Joy) -> None:
         """Act on the buttons that went down since the last message."""
         went_down = [i for i, on in enumerate(message.buttons) if on and i not in self._pressed]
@@ -220,12 +226,13 @@ class RecorderNode(ManagedNode):
         cameras = zip((camera.name for camera in self._robot.cameras), self._images, strict=True)
         return Provenance(
             robot=self._robot.name,
-            instruction=self._instruction,
+            instruction=self._instruction or self._scene.instruction,
             joint_names=self._robot.joint_names,
             cameras=tuple((name, topic + suffix) for name, topic in cameras),
             period_ns=round(config.period_s * 1e9),
             first_row_offset_periods=config.first_row_offset_periods,
-            task=config.task,
+            task=config.task or self._scene.task,
+            seed=self._scene.seed,
             operator=config.operator,
             joint_topic=self._joints,
             action_topic=self._action,
@@ -250,7 +257,7 @@ class RecorderNode(ManagedNode):
             state=self._state,
             reason=self._reason,
             episode=str(self._directory or ""),
-            instruction=self._instruction,
+            instruction=self._instruction or self._scene.instruction,
             label=self._label,
             duration_s=(end_ns - self._began_ns) / 1e9 if self._began_ns else 0.0,
             messages=recording.messages if recording else 0,

@@ -164,6 +164,14 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
     record(root, "f_other_robot", robot="trio")
     record(root, "g_silent", instruction="")
     record(root, "h_mixed", skip=tuple(range(1, 30, 2)))
+    with EpisodeWriter(root / "j_clock", Provenance("pair", "x", JOINTS, CAMERAS, PERIOD_NS, 1.0)) as writer:
+        for i in range(40):
+            stamp = START_NS + i % 25 * PERIOD_NS
+            for camera, _ in CAMERAS:
+                writer.image(camera, stamp, picture(camera, i))
+            writer.joints(JointState(stamp, JOINTS, np.zeros(2), np.zeros(2)))
+            writer.action(stamp, np.zeros(2))
+        writer.finish("success")
     damaged = record(root, "i_damaged")
     content = bytearray((damaged / "i_damaged_0.mcap").read_bytes())
     content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
@@ -179,12 +187,13 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
         "g_silent": "no instruction",
         "h_mixed": r"frames are 100\.0 ms apart, the period is 50\.0 ms: mixed rates\?",
         "i_damaged": "i_damaged is damaged: .* leave it out",
+        "j_clock": r"15 of 40 stamps of head_camera/color/image_raw are not newer .* did the clock jump",
     }
     assert list(reports) == list(expected)
     for name, text in expected.items():
         assert re.search(text, reports[name]), (name, reports[name])
     report = json.loads((tmp_path / "set" / "meta" / "imagewam_report.json").read_text())
-    assert (report["episodes"], report["accepted"], report["frames"]) == (9, 1, 30)
+    assert (report["episodes"], report["accepted"], report["frames"]) == (10, 1, 30)
     assert report["details"][0]["streams"]["joints"]["rate_hz"] == pytest.approx(100, rel=0.01)
 
 
