@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert. Returns 0 when at least one episode was accepted and none was damaged or unlabelled."""
+    """Convert and print the report, also when no episode is left. Returns 0."""
     if (arguments.source / "meta" / "info.json").exists():
         return _import(arguments)
     config = ConvertConfig(
@@ -57,11 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
         latency_s=tuple(_latency(text) for text in arguments.latency),
     )
     reports: list[EpisodeReport] = []
-    with tqdm(total=len(find_episodes(arguments.source)), unit="episode", desc="converting") as bar:
-        for report in convert(arguments.source, arguments.out, config, arguments.workers):
-            reports.append(report)
-            bar.update()
-    print(table(reports))
+    try:
+        with tqdm(total=len(find_episodes(arguments.source)), unit="episode", desc="converting") as bar:
+            for report in convert(arguments.source, arguments.out, config, arguments.workers):
+                reports.append(report)
+                bar.update()
+    finally:
+        print(table(reports))
     whole = summary(reports)
     print(f"{whole['accepted']} of {whole['episodes']} episodes, {whole['frames']} frames: {arguments.out}")
     if arguments.json:

@@ -68,7 +68,7 @@ class LeRobotFormat:
 def assemble(episodes: Sequence[StagedEpisode], out: Path, layout: LeRobotFormat) -> None:
     """Write the data set to `out`, which must not exist. Raises EpisodeError when the episodes do not fit together."""
     if not episodes:
-        raise EpisodeError(f"no episode is left for {out}; see the report for what was rejected and why")
+        raise EpisodeError("every episode was rejected; the report says why")
     _check_alike(episodes, layout)
     (out / "meta").mkdir(parents=True)
     tasks = list(dict.fromkeys(episode.task for episode in episodes))

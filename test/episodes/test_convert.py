@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -254,7 +256,7 @@ def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
     with pytest.raises(EpisodeError, match="none of 1 episodes in .* is labelled success; label them"):
         run(tmp_path / "in", tmp_path / "set")
     record(tmp_path / "short", "episode_0", frames=5)
-    with pytest.raises(EpisodeError, match=r"no episode is left for .*; see the report"):
+    with pytest.raises(EpisodeError, match="every episode was rejected; the report says why"):
         run(tmp_path / "short", tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
@@ -344,6 +346,35 @@ def test_authors_statistics_by_hand() -> None:
     np.testing.assert_array_equal(windows(states[0], 2)[..., 0], [[0, 2], [2, 2]])
     assert found["action"]["default"]["stepwise_mean"] == [[5.5], [6.0]]
     assert found["num_transition"] == 6
+
+
+def test_the_report_is_shown_when_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "in", "episode_0", frames=5)
+    assert cli.main(["convert", str(tmp_path / "in"), str(tmp_path / "set"), "--workers", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "shorter than 1 s: 5 frames" in captured.out and "every episode was rejected" in captured.err
+
+
+def test_images_inside_the_table_are_read(tmp_path: Path) -> None:
+    """LeRobot data sets may hold images as PNG or JPEG in the table instead of videos."""
+    record(tmp_path / "in", "episode_0")
+    run(tmp_path / "in", tmp_path / "set", version="v2.1")
+    info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
+    path = tmp_path / "set" / "data" / "chunk-000" / "episode_000000.parquet"
+    table = pq.read_table(path)
+    for camera, _ in CAMERAS:
+        key = f"observation.images.{camera}"
+        info["features"][key]["dtype"] = "image"
+        files = [cv2.imencode(".png", picture(camera, i)[..., ::-1])[1].tobytes() for i in range(30)]
+        table = table.append_column(
+            key, pa.array([{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)])
+        )
+    pq.write_table(table, path)
+    (tmp_path / "set" / "meta" / "info.json").write_text(json.dumps(info))
+    ((folder, frames),) = import_dataset(tmp_path / "set", tmp_path / "back", None)
+    images = read_frames(folder).images["left_wrist"]
+    assert frames == 30
+    np.testing.assert_array_equal(images, [picture("left_wrist", i) for i in range(30)])
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
