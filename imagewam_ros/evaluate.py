@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, GraphError, unknown_name
-from imagewam_ros.core.paths import share_dir
+from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.evaluation.interval import paired_p_value, wilson
 from imagewam_ros.record import FIRST_SEED
 
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = TrialConfig()
     parser.add_argument("--episodes", type=int, default=50, help="per condition; episode k uses seed S + k")
     parser.add_argument("--seed", type=int, default=1000, help=f"S, of the first episode, below {FIRST_SEED}")
-    parser.add_argument("--policy", type=Path, help="checkpoint directory (default: the tiny policy)")
-    parser.add_argument("--against", type=Path, help="a second checkpoint on the same seeds, compared in pairs")
+    parser.add_argument("--policy", default="tiny", help="checkpoint: a name in models/ or a directory")
+    parser.add_argument("--against", help="a second checkpoint on the same seeds, compared in pairs")
     parser.add_argument("--task", default="tray_lift", help="task of the simulated cell")
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--mode", default="process", help="process, or graph for the ROS graph")
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = checked_seeds(arguments.seed, arguments.episodes)
     if arguments.mode not in MODES:
         raise ConfigError(unknown_name("mode", arguments.mode, MODES))
-    policy = arguments.policy or share_dir() / "models" / "tiny"
+    policy = find_checkpoint(arguments.policy)
     about: dict[str, Any] = {"task": arguments.task, "mode": arguments.mode, "checkpoint": checkpoint_hash(policy)}
     rows: dict[str, dict[str, Any]] = {}
     if arguments.mode == "process":
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         outcomes = trials(policy, arguments, _conditions(arguments.condition), seeds, config)
         rows = {name: summary(some) for name, some in outcomes.items()}
         if arguments.against:
-            other = trials(arguments.against, arguments, ["normal"], seeds, config)
+            other = trials(find_checkpoint(arguments.against), arguments, ["normal"], seeds, config)
             rows["against"] = summary(other["normal"])
             about["paired_p"] = compare(outcomes["normal"], other["normal"])
     graph = arguments.graph_episodes if arguments.mode == "process" else arguments.episodes

@@ -21,7 +21,7 @@ class TrialConfig:
     """latency_s from shutter to chunk; an observation is taken at most every so many frames of frame_ns."""
 
     latency_s: float = 0.06
-    every_frames: int = 2
+    every_frames: int = 8
     frame_ns: int = 50_000_000
 
     def __post_init__(self) -> None:

@@ -26,7 +26,6 @@ from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
 
-SAVE_EVERY = 200
 LOG_EVERY = 50
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -95,7 +94,7 @@ def train_network(
             _append(store / "log.csv", row)
             bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}")
             sums.zero_()
-        if progress.step % SAVE_EVERY == 0 or progress.step == config.steps:
+        if progress.step % config.save_every == 0 or progress.step == config.steps:
             save(progress, store / "state.safetensors")
             if watch is not None:
                 bar.write(f"step {progress.step}: {watch(progress)}")

@@ -60,6 +60,7 @@ class TrainConfig:
     prefix_at_zero: bool = True
     mask_past_end: bool = False
     held_out: float = 0.05
+    save_every: int = 200
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.draws < 1 or not 0 <= self.targets <= self.batch:

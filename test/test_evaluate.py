@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation: intervals, conditions, seeds, and trials on the real cell and executor."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagewam_ros import evaluate
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.schema import ActionChunk, Source
+from imagewam_ros.evaluation.drivers import CONDITIONS, OneArmDriver, ReplayDriver, make_driver, mean_demonstration
+from imagewam_ros.evaluation.interval import paired_p_value, wilson
+from imagewam_ros.evaluation.trial import Outcome, TrialConfig, run_trial
+from imagewam_ros.sim.cell import Cell
+from imagewam_ros.sim.expert import Expert
+
+
+@pytest.fixture(scope="module")
+def cell() -> Iterator[Cell]:
+    made = Cell(load_embodiment("sim_cell"))
+    yield made
+    made.close()
+
+
+class BothArms:
+    """The whole expert, through the same executor as a policy."""
+
+    def start(self, cell: Cell, seed: int) -> None:
+        self._expert = Expert(cell)
+        self._expert.start()
+
+    def chunk(self, cell: Cell) -> ActionChunk:
+        return self._expert.chunk()
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(50, 50, 0.9287, 1.0), (47, 50, 0.8378, 0.9794), (0, 40, 0.0, 0.0876), (5, 10, 0.2366, 0.7634)],
+)
+def test_wilson_equals_published_values(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_needs_trials() -> None:
+    with pytest.raises(ValueError, match="found 1 of 0"):
+        wilson(1, 0)
+
+
+def test_paired_test_counts_what_differs() -> None:
+    assert paired_p_value(0, 0) == 1.0
+    assert paired_p_value(5, 5) == 1.0
+    assert paired_p_value(0, 6) == pytest.approx(2 / 2**6)
+
+
+def test_expert_succeeds_through_the_executor_within_limits(cell: Cell) -> None:
+    outcome = run_trial(cell, BothArms(), "normal", 1000, TrialConfig())
+    assert outcome.success and outcome.refused == 0 and outcome.violations == 0
+    assert outcome.chunks > 10 and 2 < outcome.duration_s < cell.task.time_limit_s
+
+
+def test_one_arm_and_the_mean_demonstration_fail(cell: Cell) -> None:
+    mean = mean_demonstration(cell, range(1_000_000, 1_000_008))
+    drivers = {"left_only": OneArmDriver("left"), "right_only": OneArmDriver("right"), "blind": ReplayDriver(mean)}
+    for condition, driver in drivers.items():
+        outcomes = [run_trial(cell, driver, condition, seed, TrialConfig()) for seed in (1000, 1001)]
+        assert not any(outcome.success for outcome in outcomes), condition
+        assert all(outcome.chunks for outcome in outcomes), condition
+
+
+def test_a_trial_repeats_to_the_bit(cell: Cell) -> None:
+    first, second = (run_trial(cell, BothArms(), "normal", 1003, TrialConfig()) for _ in range(2))
+    assert first == second
+
+
+def test_longer_latency_means_fewer_chunks(cell: Cell) -> None:
+    quick, slow = (run_trial(cell, BothArms(), "normal", 1000, TrialConfig(latency)) for latency in (0.02, 0.3))
+    assert slow.chunks < quick.chunks
+
+
+def test_replay_stays_at_its_end(cell: Cell) -> None:
+    cell.reset(1)
+    targets = np.linspace(0, 1, 3)[:, None] * np.ones(14)
+    chunk = ReplayDriver(targets).chunk(cell)
+    assert chunk.positions[:, 0].tolist() == [0.0, 0.5, *[1.0] * 14] and chunk.source is Source.REPLAY
+
+
+def test_conditions_and_modes_are_checked() -> None:
+    with pytest.raises(ConfigError, match="unknown condition 'gray'; did you mean 'grey'"):
+        make_driver("gray", None)
+    with pytest.raises(ConfigError, match="unknown mode 'grpah'; did you mean 'graph'"):
+        evaluate.run(parse("--mode", "grpah"))
+    with pytest.raises(ConfigError, match="latency_s is 0 to 0.5"):
+        TrialConfig(latency_s=2)
+    assert set(CONDITIONS) >= {"normal", "grey", "frozen", "blind", "left_only", "right_only"}
+
+
+@pytest.mark.parametrize("first", [999_990, 1_000_000, -1])
+def test_seeds_of_demonstrations_are_refused(first: int) -> None:
+    with pytest.raises(ConfigError, match="those from there up are for demonstrations"):
+        evaluate.checked_seeds(first, 50)
+
+
+def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config.json in .*; is it a checkpoint directory"):
+        evaluate.run(parse("--policy", str(tmp_path)))
+
+
+def outcome(seed: int, success: bool) -> Outcome:
+    return Outcome("normal", seed, success, 3.0, 30, 0, 0, 0)
+
+
+def test_summary_and_comparison() -> None:
+    first = [outcome(seed, seed != 3) for seed in range(8)]
+    second = [outcome(seed, False) for seed in range(8)]
+    row = evaluate.summary(first)
+    assert (row["episodes"], row["successes"], row["failed_seeds"]) == (8, 7, [3])
+    assert evaluate.compare(first, second) == pytest.approx(2 / 2**7, abs=1e-4)
+    assert "7/8" in evaluate.table({"normal": row})
+
+
+def test_command_prints_one_line_last(tiny: Path) -> None:
+    words = ["evaluate", "--episodes", "1", "--condition", "normal", "left_only", "--workers", "1", "--json"]
+    done = subprocess.run(
+        [evaluate.sys.executable, "-m", "imagewam_ros", *words, "--policy", str(tiny)], capture_output=True, text=True
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode in (0, 1) and last["episodes"] == 1 and len(last["interval"]) == 2
+    assert last["task"] == "tray_lift" and last["mode"] == "process" and len(last["checkpoint"]) == 16
+    assert set(last["rows"]) == {"normal", "left_only"}
+
+
+@pytest.fixture
+def tiny() -> Path:
+    folder = Path(__file__).resolve().parents[1] / "models" / "tiny"
+    if not (folder / "config.json").exists():
+        pytest.skip("models/tiny is not there")
+    return folder

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: losses fall, stopping changes nothing, one command makes a checkpoint that runs."""
+
+import argparse
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_training import SMALL, changed, write_episodes
+
+from imagewam_ros import train
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, EpisodeError, ImageWamError
+from imagewam_ros.core.schema import Observation
+from imagewam_ros.data.episode import read_provenance
+from imagewam_ros.model import flow
+from imagewam_ros.model.checkpoint import load_checkpoint
+from imagewam_ros.model.factory import build_network
+from imagewam_ros.policy import Policy
+from imagewam_ros.training import presets
+from imagewam_ros.training.autoencoder import autoencoder_loss, build_autoencoder, encode_all, train_autoencoder
+from imagewam_ros.training.metric import chunk_error
+from imagewam_ros.training.network import Progress, initialise, resume, save, start, train_network, train_step
+from imagewam_ros.training.pixels import load_demonstrations, save_demonstrations, to_bytes, to_unit
+from imagewam_ros.training.presets import TrainConfig
+from imagewam_ros.training.rates import cosine
+from imagewam_ros.training.samples import Samples
+
+ROBOT = "sim_cell"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_episodes(tmp_path_factory.mktemp("episodes"))
+
+
+@pytest.fixture(scope="module")
+def trained(episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train.train(SMALL, [episodes], out, ROBOT, seed=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def samples(episodes: Path, trained: Path) -> Samples:
+    """What the network learned from, read again from the run folder."""
+    checkpoint = load_checkpoint(trained / "checkpoint")
+    demonstrations = load_demonstrations(trained / "demonstrations.npz")
+    dataset = train.Dataset(demonstrations, checkpoint.contract.horizon, checkpoint.contract.relative)
+    instructions = {d.instruction: checkpoint.model.encode_instruction(d.instruction) for d in demonstrations}
+    latents = np.load(trained / "latents.npy")
+    return Samples(dataset, latents, checkpoint.contract, checkpoint.statistics, instructions)
+
+
+def fresh(config: TrainConfig) -> Progress:
+    network = build_network(SMALL.spec)
+    initialise(network, 0)
+    return start(network, config)
+
+
+def weights(progress: Progress) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in progress.network.parameters()])
+
+
+def test_run_makes_a_checkpoint_that_a_robot_loads(trained: Path) -> None:
+    robot = load_embodiment(ROBOT)
+    policy = Policy.load(trained / "checkpoint", robot)
+    assert policy.contract.relative.count(False) == 2 and policy.contract.first_row_offset_periods == 1.0
+    images = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in robot.cameras}
+    chunk = policy.infer(Observation(0, images, np.zeros(14), "lift the tray with both hands"))
+    assert chunk.positions.shape == (4, 14) and np.isfinite(chunk.positions).all()
+    stored = load_file(trained / "checkpoint" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def test_report_and_log_say_what_was_done(trained: Path) -> None:
+    report = json.loads((trained / "report.json").read_text())
+    assert (report["episodes"], report["held_out_episodes"], report["frames"], report["steps"]) == (3, 1, 24, 6)
+    assert report["chunk_error"] > 0 and "network_cpu_s" in report
+    assert not (trained / "log.csv").exists()  # fewer steps than a log line covers
+
+
+def test_running_again_does_nothing_twice(episodes: Path, trained: Path) -> None:
+    before = {name: (trained / name).stat().st_mtime_ns for name in ("pixels.npy", "latents.npy", "state.safetensors")}
+    train.train(SMALL, [episodes], trained, ROBOT, seed=0)
+    assert before == {name: (trained / name).stat().st_mtime_ns for name in before}
+
+
+def test_loss_falls_on_one_batch(samples: Samples) -> None:
+    config = replace(SMALL.training, steps=60, proprio_noise=0.0, targets=4)
+    progress = fresh(config)
+    batch = samples.draw(np.arange(4), config, 0, 0)
+    first = None
+    for _ in range(60):
+        loss = flow.losses(progress.network.joint_forward(batch), batch)
+        first = first or loss.total.item()
+        progress.optimizer.zero_grad()
+        loss.total.backward()
+        progress.optimizer.step()
+    assert loss.total.item() < 0.6 * first
+
+
+def test_stopping_and_resuming_gives_the_same_weights(samples: Samples, tmp_path: Path) -> None:
+    rows, config = np.arange(16), SMALL.training
+    straight = fresh(config)
+    train_network(straight, samples, rows, config, 0, tmp_path)
+    stopped = fresh(config)
+    for _ in range(3):
+        train_step(stopped, samples, rows, config, 0)
+    save(stopped, tmp_path / "half.safetensors")
+    again = fresh(config)
+    resume(again, tmp_path / "half.safetensors")
+    train_network(again, samples, rows, config, 0, tmp_path)
+    assert torch.equal(weights(straight), weights(again))
+    averages = zip(straight.average.parameters(), again.average.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in averages)
+
+
+def test_another_seed_gives_other_batches(samples: Samples) -> None:
+    draw = [samples.draw(np.arange(16), SMALL.training, *key).action_noise for key in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2]) and not torch.equal(draw[0], draw[3])
+
+
+def test_batch_has_the_shapes_that_the_network_takes(samples: Samples) -> None:
+    batch = samples.draw(np.arange(16), changed(mask_past_end=True).training, 0, 0)
+    assert batch.reference.shape == (4, 16, 1, 3) and batch.target is not None and batch.target.shape[0] == 2
+    assert batch.actions.shape == (4, 4, 14) and batch.action_noise.shape == (8, 4, 14)
+    assert batch.action_timestep.shape == (8,) and batch.action_timestep.max() <= 1000
+    assert batch.action_is_pad is not None and batch.action_is_pad.shape == (4, 4)
+
+
+def test_authors_prefix_trains_too(samples: Samples) -> None:
+    config = replace(SMALL.training, prefix_at_zero=False, targets=4)
+    assert torch.isfinite(train_step(fresh(config), samples, np.arange(16), config, 0).total)
+
+
+def test_instructions_of_different_length_share_a_batch(samples: Samples) -> None:
+    long, short = samples.instructions["lift the tray with both hands"], "lift"
+    demonstrations = [
+        replace(d, instruction=short if i else long.text) for i, d in enumerate(samples.dataset.demonstrations)
+    ]
+    dataset = train.Dataset(demonstrations, 4, samples.contract.relative)
+    cut = replace(long, text=short, tokens=long.tokens[:2])
+    mixed = replace(samples, dataset=dataset, instructions={long.text: long, short: cut})
+    context = mixed.context(np.array([0, 10]))
+    assert context.mask is not None and context.mask.sum(1).tolist() == [len(long.tokens), 2]
+    assert torch.isfinite(train_step(fresh(SMALL.training), mixed, np.arange(24), SMALL.training, 0).total)
+
+
+def test_chunk_error_falls_with_training(samples: Samples, tmp_path: Path) -> None:
+    config, rows = replace(SMALL.training, steps=150, batch=8, average=0.9), np.arange(24)
+    progress = fresh(config)
+    before = chunk_error(progress.network, samples, rows)
+    train_network(progress, samples, rows, config, 0, tmp_path)
+    assert chunk_error(progress.average, samples, rows).all < 0.8 * before.all
+    with (tmp_path / "log.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["step"] for line in lines] == ["50", "100", "150"]
+    assert float(lines[-1]["action"]) < float(lines[0]["action"])
+
+
+def test_loss_that_is_no_number_stops(samples: Samples, tmp_path: Path) -> None:
+    broken = replace(samples, latents=np.full_like(samples.latents, np.nan))
+    with pytest.raises(ImageWamError, match="loss is nan at step 0; lower the learning rate"):
+        train_network(fresh(SMALL.training), broken, np.arange(16), SMALL.training, 0, tmp_path)
+
+
+def test_state_of_another_network_is_refused(tmp_path: Path, samples: Samples) -> None:
+    progress = fresh(SMALL.training)
+    train_step(progress, samples, np.arange(16), SMALL.training, 0)
+    save(progress, tmp_path / "state.safetensors")
+    wider = replace(SMALL.spec, network=replace(SMALL.spec.network, single=3))
+    other = start(build_network(wider), SMALL.training)
+    with pytest.raises(CheckpointError, match="it belongs to another preset"):
+        resume(other, tmp_path / "state.safetensors")
+
+
+def test_autoencoder_learns_and_repeats(tmp_path: Path) -> None:
+    config = replace(SMALL.autoencoder, steps=30)
+    mosaics = np.random.default_rng(0).integers(0, 255, (6, 16, 1, 3), dtype=np.uint8).repeat(48, 2)
+    first, second = (train_autoencoder(config, mosaics, np.arange(6), seed=0) for _ in range(2))
+    pairs = zip(first.autoencoder.parameters(), second.autoencoder.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    torch.manual_seed(0)
+    untrained, image = build_autoencoder(config), to_unit(mosaics)
+    errors = [autoencoder_loss(m, image, config, torch.Generator())[1] for m in (untrained, first.autoencoder)]
+    assert errors[1] < errors[0]
+    latents = encode_all(first, mosaics, tmp_path / "latents.npy")
+    assert latents.shape == (6, 16, 1, 3) and abs(float(latents.astype(np.float32).mean())) < 0.2
+
+
+def test_bytes_survive_the_unit_range() -> None:
+    mosaics = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    assert np.array_equal(to_bytes(to_unit(mosaics)), mosaics)
+
+
+def test_demonstrations_survive_the_disk(samples: Samples, tmp_path: Path) -> None:
+    save_demonstrations(samples.dataset.demonstrations, tmp_path / "d.npz")
+    for a, b in zip(samples.dataset.demonstrations, load_demonstrations(tmp_path / "d.npz"), strict=True):
+        assert (a.name, a.instruction, a.seed) == (b.name, b.instruction, b.seed)
+        assert np.array_equal(a.positions, b.positions) and np.array_equal(a.actions, b.actions)
+
+
+def test_held_out_demonstrations_are_the_last() -> None:
+    assert train.split(100, 0.05) == (list(range(95)), list(range(95, 100)))
+    assert train.split(1, 0.05) == ([0], [0])
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    rates = [cosine(step, 100, 10, 0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] and rates[-1] == pytest.approx(0.1)
+
+
+def test_what_does_not_fit_is_named(episodes: Path, tmp_path: Path) -> None:
+    slow = write_episodes(tmp_path / "slow", count=1, first_row_offset_periods=0.0)
+    with pytest.raises(
+        EmbodimentMismatch, match=r"slow/episode_0: first_row_offset_periods is 0\.0, the others have 1\.0"
+    ):
+        train.train(SMALL, [episodes, slow], tmp_path / "run", ROBOT, 0)
+    failed = write_episodes(tmp_path / "failed", count=1, label="failure")
+    assert read_provenance(failed / "episode_0").label == "failure"
+    with pytest.raises(EpisodeError, match="none of 1 episodes is labelled success"):
+        train.train(SMALL, [failed], tmp_path / "run", ROBOT, 0)
+    with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean 'tiny'"):
+        presets.find_preset("tinny")
+    with pytest.raises(ConfigError, match="set targets to batch"):
+        changed(prefix_at_zero=False)
+    with pytest.raises(ConfigError, match="targets at most batch"):
+        changed(targets=99)
+    with pytest.raises(ConfigError, match="held_out and average"):
+        changed(held_out=1.0)
+
+
+def test_command_changes_a_few_numbers() -> None:
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    arguments = parser.parse_args(["--data", "d", "--out", "o", "--steps", "7", "--autoencoder-steps", "5"])
+    preset = train._changed(presets.TINY, arguments)
+    assert (preset.training.steps, preset.autoencoder.steps) == (7, 5)
+    assert presets.TINY.training.steps != 7
