@@ -27,6 +27,8 @@ STOP_EVERY = 20
 """Ticks between two questions whether the arm can stop."""
 
 Rng = np.random.Generator
+Progress = Callable[[int], None]
+"""Told the number of commands so far after each life."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Tally:
     first_violation: str = ""
 
 
-def run(embodiment: Embodiment, ticks: int, seed: int, progress: "Callable[[int], None] | None" = None) -> Tally:
+def run(embodiment: Embodiment, ticks: int, seed: int, progress: "Progress | None" = None) -> Tally:
     """Run lives until `ticks` commands were sent."""
     tally, life = Tally(), 0
     while tally.ticks < ticks:

@@ -8,6 +8,7 @@ a late call skips whole periods and is limited as that many. When time jumps, in
 the grid is laid anew and the arms brake.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -46,7 +47,7 @@ class ExecutorConfig(MergeConfig, AcceptanceConfig, WatchdogConfig):
     commander_timeout_s: how long a commander that sends nothing keeps out those of lower priority.
     """
 
-    smoothing_hz: float = 5.0
+    smoothing_hz: float = 4.0
     stop_share: float = 0.7
     late_limit_s: float = 0.1
     commander_timeout_s: float = 0.5
@@ -283,18 +284,25 @@ class Executor:
 
     # --- ticks ---
 
-    def step(self, now_ns: int, joint_state: "JointState | None" = None, steady_ns: "int | None" = None) -> Step:
+    def step(
+        self,
+        now_ns: int,
+        joint_state: "JointState | None" = None,
+        steady_ns: "int | None" = None,
+        heard: "Collection[str] | None" = None,
+    ) -> Step:
         """Make the command for `now_ns`. Raises ImageWamError unless active.
 
         joint_state is the newest measurement, None when there is no new one. steady_ns is the
-        steady clock for the watchdogs; without it they use now_ns.
+        steady clock for the watchdogs; without it they use now_ns. heard names the arms whose
+        drivers reported since the last call; without it both did when there is a measurement.
         """
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             raise ImageWamError(f"executor is {self._state.value}; activate it before stepping")
         periods = self._advance(now_ns)
         if periods == 0:
             return Step(self._command, self._state, self._reason, 0)
-        self._watch(joint_state, now_ns if steady_ns is None else steady_ns)
+        self._watch(joint_state, now_ns if steady_ns is None else steady_ns, heard)
         if any([track.refresh(self._nominal_ns) for track in self._tracks.values()]):
             self._limiter.drop_plans()
         if self._state is State.FAULTED:
@@ -360,11 +368,13 @@ class Executor:
             track.stop(self._nominal_ns)
         self._limiter.drop_plans()
 
-    def _watch(self, joint_state: "JointState | None", steady_ns: int) -> None:
+    def _watch(self, joint_state: "JointState | None", steady_ns: int, heard: "Collection[str] | None") -> None:
+        if heard is None:
+            heard = () if joint_state is None else self._slices
+        for side in heard:
+            self._watchdog.note("joint_state", side, steady_ns)
         if joint_state is not None:
             measured = self._measured(joint_state)
-            for side in self._slices:
-                self._watchdog.note("joint_state", side, steady_ns)
             alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
             if alarm:
                 self.fault(alarm.reason)

@@ -34,8 +34,11 @@ LONGEST_PLAN_S = 2.0
 RETRY_TICKS = 10
 """Ticks until the search for a meeting point is repeated after it failed."""
 
-SEARCHES = 8
-"""Most plans that one search for a meeting point may make."""
+GROWTH = 1.2
+"""Ratio of the times at which meeting the reference is tried."""
+
+SOONEST = 0.3
+"""Share of the time to one state of the reference before which meeting a later one is not tried."""
 
 # Bernstein coefficients of the jerk of the quintic that joins two states, from the deviations of
 # position, velocity and acceleration at its end from motion with constant acceleration, over dt.
@@ -169,20 +172,18 @@ class Limiter:
         """Plan to the earliest tick at which the reference can be met, or to none."""
         planner, now = self._planners[joint], _of(self.state, joint)
         ticks = periods
-        for _ in range(SEARCHES):
+        while ticks * self.period_s <= LONGEST_PLAN_S:
             wanted = view.state(ticks, joint)
-            if wanted is None or ticks * self.period_s > LONGEST_PLAN_S:
+            fastest = planner.plan(now, wanted) if wanted is not None else None
+            if fastest is None:
                 break
-            trajectory = planner.plan(now, wanted)
-            if trajectory is None:
-                break
-            if trajectory.duration <= ticks * self.period_s:
-                exact = planner.plan(now, wanted, ticks * self.period_s)
-                if exact is not None and self._inside(joint, exact, ticks * self.period_s):
+            duration_s = ticks * self.period_s
+            if fastest.duration <= duration_s:
+                exact = planner.plan(now, wanted, duration_s)
+                if exact is not None and self._inside(joint, exact, duration_s):
                     return _Plan(exact, ticks)
-                ticks += 1
-            else:
-                ticks = max(ticks + 1, int(np.ceil(trajectory.duration / self.period_s)))
+            # The way to a later state may be shorter: go on in small steps, but not in vain.
+            ticks = max(int(np.ceil(ticks * GROWTH)), int(SOONEST * fastest.duration / self.period_s), ticks + 1)
         return _Plan(None, RETRY_TICKS * periods)
 
     def _inside(self, joint: int, trajectory: Trajectory, duration_s: float) -> bool:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`imagewam bench executor`: qualify a robot's limits against random abuse, and measure tracking.
+
+Prints what each way of playing chunks does, then one line of JSON. Nothing here moves an arm.
+"""
+
+import argparse
+import json
+import sys
+
+from imagewam_ros.control import campaign, tracking, travel
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
+
+JUMP = 1e-6
+"""Largest velocity jump of the reference over the limit that passes."""
+
+LATENCIES_S = (0.1, 0.2)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the benchmark to `parser`."""
+    parser.add_argument("--robot", default="sim_cell", help="robot name or path of its YAML (default: %(default)s)")
+    parser.add_argument("--ticks", type=int, default=100_000, help="commands in the campaign (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of campaign and trajectories (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print only the line of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark. Returns 0 when no limit was exceeded and no tick starved, else 1."""
+    robot, quiet = load_embodiment(args.robot), args.json
+    tally = campaign.run(robot, args.ticks, args.seed, None if quiet else _progress(args.ticks))
+    ratios = {}
+    for latency_s in LATENCIES_S:
+        errors = tracking.errors(robot, latency_s, args.seed)
+        ratios[f"tracking_ratio_{round(latency_s * 1e3)}ms"] = tracking.ratio(errors)
+        if not quiet:
+            _print_ways(robot, latency_s, args.seed, errors)
+    travelled = travel.through_executor(robot).ratio
+    if not quiet:
+        print(f"late-moving chunks: {travelled:.3f} of the predicted travel; ", end="")
+        print(f"replanning every 8 from row 0: {travel.replan_from_row_zero().ratio:.3f}")
+        print(f"chunks accepted {tally.accepted}, refused {tally.refused}, limited ticks {tally.limited_ticks}")
+        if tally.first_violation:
+            print(f"first violation: {tally.first_violation}")
+    result = {
+        "robot": robot.name,
+        "seed": args.seed,
+        "ticks": tally.ticks,
+        "violations": tally.violations,
+        "starved_ticks": tally.starved_ticks,
+        "unstoppable": tally.unstoppable,
+        "velocity_jump": tally.velocity_jump,
+        **ratios,
+        "travel_ratio": travelled,
+    }
+    print(json.dumps(result))
+    passed = not (tally.violations or tally.starved_ticks or tally.unstoppable) and tally.velocity_jump <= JUMP
+    return 0 if passed else 1
+
+
+def _print_ways(robot: Embodiment, latency_s: float, seed: int, errors: dict[str, float]) -> None:
+    """Table of tracking errors, and of peaks where chunks disagree."""
+    peaks = tracking.peaks(robot, latency_s, seed)
+    print(f"\nlatency {latency_s * 1e3:.0f} ms{'':12} rms error   with chunks that disagree by 10 mrad: peak share of limit")
+    print(f"{'':24} rad, m      velocity  acceleration  jerk   travel")
+    for name, error in errors.items():
+        velocity, acceleration, jerk, travelled = peaks[name]
+        print(f"{name:22} {error:9.2e}   {velocity:8.2f}  {acceleration:12.2f}  {jerk:4.2f}  {travelled:7.2f}")
+
+
+def _progress(total: int) -> "campaign.Progress":
+    def show(done: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{min(done, total)} of {total} ticks", end="" if done < total else "\n", file=sys.stderr)
+
+    return show
