@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.data.episode import LABELS, find_episodes
-from imagewam_ros.data.lerobot_convert import ConvertConfig, convert
-from imagewam_ros.data.lerobot_export import VERSIONS
+from imagewam_ros.data.lerobot_convert import convert
 from imagewam_ros.data.lerobot_import import import_dataset
+from imagewam_ros.data.lerobot_judge import ConvertConfig
+from imagewam_ros.data.lerobot_layout import VERSIONS
 from imagewam_ros.data.report import EpisodeReport, summary, table
 
 DEFAULT = ConvertConfig()

@@ -19,11 +19,9 @@ from typing import Any, NamedTuple
 
 from imagewam_ros.core.errors import ConfigError, EpisodeError, unknown_name
 from imagewam_ros.data.bag import COMPRESSIONS, BagWriter, Topic
+from imagewam_ros.data.bag_counts import COUNTS_KEY, Counts
 from imagewam_ros.data.bag_images import COMPRESSED, FORMATS, RAW, compress
 from imagewam_ros.data.recover import recover
-
-COUNTS_KEY = "imagewam_recording"
-"""Key of the bag's custom data that holds the counts of `Recording.report` as JSON."""
 
 
 @dataclass(frozen=True)
@@ -54,45 +52,6 @@ class RecordingConfig:
             raise ConfigError("jpeg_quality is 1 to 100; encoder_threads and queue_mb are positive")
         if not 0 < self.flush_s <= 10 or self.free_mb < 0:
             raise ConfigError("flush_s is above 0 and at most 10; free_mb is not negative")
-
-
-@dataclass
-class Counts:
-    """One topic: messages received, written, dropped because the disk was too slow, and lost before us.
-
-    longest_gap_ns is the longest time between two messages, in the clock of `put`.
-    """
-
-    received: int = 0
-    written: int = 0
-    dropped: int = 0
-    lost: int = 0
-    bytes: int = 0
-    longest_gap_ns: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-    last_sequence: int = 0
-
-    def arrive(self, log_ns: int, sequence: int) -> None:
-        """Count one arrival. sequence counts the publisher's messages from 1, 0 where it is not known."""
-        if self.received:
-            self.longest_gap_ns = max(self.longest_gap_ns, log_ns - self.last_ns)
-        else:
-            self.first_ns = log_ns
-        if sequence and self.last_sequence and sequence > self.last_sequence:
-            self.lost += sequence - self.last_sequence - 1
-        self.received += 1
-        self.last_ns, self.last_sequence = log_ns, sequence
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the counts with the mean rate in Hz and the longest gap in s."""
-        elapsed_s = (self.last_ns - self.first_ns) / 1e9
-        names = ("received", "written", "dropped", "lost", "bytes")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "rate_hz": round((self.received - 1) / elapsed_s, 3) if elapsed_s > 0 else 0.0,
-            "longest_gap_s": round(self.longest_gap_ns / 1e9, 6),
-        }
 
 
 class _Message(NamedTuple):

@@ -19,7 +19,7 @@ from imagewam_ros.core.schema import Floats, Image, JointState
 from imagewam_ros.data.bag_images import decode
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.lerobot_convert import CONTRACT
-from imagewam_ros.data.lerobot_export import ACTION, CHUNK_SIZE, STAMP, STATE
+from imagewam_ros.data.lerobot_layout import ACTION, CHUNK_SIZE, STAMP, STATE
 from imagewam_ros.data.lerobot_video import read_video
 
 IMAGES = "observation.images."

@@ -13,7 +13,7 @@ import yaml
 
 from imagewam_ros.core.schema import Floats
 from imagewam_ros.data.bag import METADATA
-from imagewam_ros.data.bag_recorder import COUNTS_KEY
+from imagewam_ros.data.bag_counts import COUNTS_KEY
 from imagewam_ros.data.bag_streams import Plan, Stamps, Streams
 
 GAP = 1.5

@@ -8,7 +8,6 @@ node is active, so an episode loses nothing at its start. Writing happens on a t
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,59 +17,21 @@ from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError, EpisodeError
+from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import rewrite_custom
-from imagewam_ros.data.bag_recorder import Recording, RecordingConfig
+from imagewam_ros.data.bag_recorder import Recording
 from imagewam_ros.data.episode import CUSTOM_KEY, Provenance
 from imagewam_ros.msg import ActionChunk, EpisodeStatus, SimStatus
 from imagewam_ros.nodes import parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.recorder_config import RecorderConfig
 from imagewam_ros.nodes.recorder_topics import RawTopics
 from imagewam_ros.nodes.spin import run
 from imagewam_ros.srv import SetInstruction
 
 LOOK_S = 0.5
 """How often topics are looked for, the disk's state is asked and the status is published."""
-
-
-@dataclass(frozen=True)
-class Buttons:
-    """Places of buttons in sensor_msgs/Joy, -1 for none."""
-
-    start: int = -1
-    stop: int = -1
-    success: int = -1
-    failure: int = -1
-    discard: int = -1
-
-
-@dataclass(frozen=True)
-class RecorderConfig:
-    """Where and what to record; recording.* says how.
-
-    Cameras and joint states of the robot and action_topic must be published before an episode can
-    start; topics are recorded as far as they are. compressed takes the cameras' /compressed
-    topics. period_s is the policy's. first_row_offset_periods says when an action is due. In the
-    simulator, instruction and task may stay empty: its own are taken.
-    """
-
-    robot: str = "sim_cell"
-    directory: str = "episodes"
-    instruction: str = ""
-    task: str = ""
-    operator: str = ""
-    period_s: float = 0.05
-    first_row_offset_periods: float = 1.0
-    compressed: bool = False
-    action_topic: str = topics.COMMAND
-    topics: tuple[str, ...] = (topics.CHUNK, topics.STATUS, topics.SIM_STATUS, topics.TELEOP_STATUS)
-    buttons: Buttons = field(default_factory=Buttons)
-    recording: RecordingConfig = field(default_factory=RecordingConfig)
-
-    def __post_init__(self) -> None:
-        if not 0.001 <= self.period_s <= 10:
-            raise ConfigError(f"period_s must be 0.001 to 10, found {self.period_s}")
 
 
 class RecorderNode(ManagedNode):

@@ -18,9 +18,9 @@ from imagewam_ros.core.schema import JointState
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.episode import EpisodeReader, EpisodeWriter, Provenance
 from imagewam_ros.data.frames import read_frames
-from imagewam_ros.data.lerobot_convert import ConvertConfig, frames_per_second
 from imagewam_ros.data.lerobot_convert import convert as convert_all
 from imagewam_ros.data.lerobot_import import import_dataset
+from imagewam_ros.data.lerobot_judge import ConvertConfig, frames_per_second
 from imagewam_ros.data.lerobot_stats import authors_statistics, histogram, image_statistics, windows
 from imagewam_ros.data.lerobot_video import VideoWriter, join, read_video
 from imagewam_ros.data.report import nonidle_ranges, segments, stream_report

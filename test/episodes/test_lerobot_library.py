@@ -17,7 +17,8 @@ import pytest
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.frames import Frames, read_frames
-from imagewam_ros.data.lerobot_convert import ConvertConfig, convert
+from imagewam_ros.data.lerobot_convert import convert
+from imagewam_ros.data.lerobot_judge import ConvertConfig
 
 PERIOD_NS = 50_000_000
 JOINTS = ("left_waist", "right_waist")

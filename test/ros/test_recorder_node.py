@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import EpisodeError
-from imagewam_ros.data.bag_recorder import COUNTS_KEY
+from imagewam_ros.data.bag_counts import COUNTS_KEY
 from imagewam_ros.data.bag_streams import frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.data.recover import recover
