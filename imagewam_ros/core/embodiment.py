@@ -80,13 +80,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Embodiment:
-    """A dual-arm robot with its cameras. Raises ConfigError when it contradicts itself."""
+    """A dual-arm robot with its cameras. Raises ConfigError when it contradicts itself.
+
+    urdf names its description in the package's urdf/ folder.
+    """
 
     name: str
     description: str
     control_rate_hz: float
     arms: tuple[Arm, ...]
     cameras: tuple[Camera, ...]
+    urdf: str = "dual_arm.urdf.xacro"
 
     def __post_init__(self) -> None:
         if [arm.side for arm in self.arms] != ["left", "right"]:

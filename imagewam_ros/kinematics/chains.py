@@ -5,6 +5,7 @@ Joint vectors are the embodiment's: left arm, left gripper, right arm, right gri
 """
 
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pinocchio as pin
@@ -28,23 +29,41 @@ class Solution(NamedTuple):
     converged: bool
 
 
+class _Mimic(NamedTuple):
+    """A joint that follows another, by index into the configuration: follower = multiplier * leader + offset."""
+
+    follower: int
+    leader: int
+    multiplier: float
+    offset: float
+
+
 class Chains:
     """Both arms of a robot. Not safe to share between threads: pinocchio's workspace is inside."""
 
     def __init__(self, urdf: str, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
-        self.model = pin.buildModelFromXML(urdf, mimic=True)
+        self.model = pin.buildModelFromXML(urdf)
         self._data = self.model.createData()
-        self._position_index = np.array([self._joint(name).idx_q for name in embodiment.joint_names])
-        self._velocity_index = np.array([self._joint(name).idx_v for name in embodiment.joint_names])
+        self._mimics = _mimics(urdf, self.model)
+        joints = [self._joint(name) for name in embodiment.joint_names]
+        self._position_index = np.array([joint.idx_q for joint in joints])
+        self._endless = np.array([joint.nq == 2 for joint in joints])
+        self._velocity_index = np.array([joint.idx_v for joint in joints])
         self._tools = {arm.side: self._frame(arm.tool_frame) for arm in embodiment.arms}
         whole = {arm.side: embodiment.arm_slice(arm.side) for arm in embodiment.arms}
         self._arms = {side: slice(part.start, part.stop - 1) for side, part in whole.items()}
 
     def configuration(self, positions: Floats) -> Floats:
-        """Return pinocchio's configuration for (joints,) positions; joints that we do not command stay neutral."""
+        """Return pinocchio's configuration for (joints,) positions; joints that we do not command stay neutral.
+
+        Where a joint turns without end, the configuration holds its cosine and sine.
+        """
         configuration: Floats = pin.neutral(self.model)
-        configuration[self._position_index] = positions
+        configuration[self._position_index] = np.where(self._endless, np.cos(positions), positions)
+        configuration[self._position_index[self._endless] + 1] = np.sin(np.asarray(positions)[self._endless])
+        for mimic in self._mimics:
+            configuration[mimic.follower] = mimic.multiplier * configuration[mimic.leader] + mimic.offset
         return configuration
 
     def forward(self, positions: Floats) -> dict[str, Floats]:
@@ -101,12 +120,21 @@ class Chains:
             raise ConfigError(
                 f"URDF and robot {self.embodiment.name!r} differ: {unknown_name('joint', name, self.model.names)}"
             )
-        joint = self.model.joints[self.model.getJointId(name)]
-        if joint.nq != 1:
-            raise ConfigError(f"joint {name!r} turns without end; give it limits in the URDF")
-        return joint
+        return self.model.joints[self.model.getJointId(name)]
 
     def _frame(self, name: str) -> int:
         if not self.model.existFrame(name):
             raise ConfigError(unknown_name("frame", name, (frame.name for frame in self.model.frames)))
         return int(self.model.getFrameId(name))
+
+
+def _mimics(urdf: str, model: pin.Model) -> list[_Mimic]:
+    """Read what pinocchio leaves out: it takes mimicking joints for free ones."""
+    found = []
+    for joint in ElementTree.fromstring(urdf).iter("joint"):
+        mimic = joint.find("mimic")
+        if mimic is not None:
+            names = (joint.attrib["name"], mimic.attrib["joint"])
+            follower, leader = (model.joints[model.getJointId(name)].idx_q for name in names)
+            found.append(_Mimic(follower, leader, float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))))
+    return found

@@ -7,10 +7,16 @@ from xml.parsers.expat import ExpatError
 
 import xacro
 
+from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import share_dir
 
 DUAL_ARM = "dual_arm.urdf.xacro"
+
+
+def describe(embodiment: Embodiment, arguments: Mapping[str, str] | None = None) -> str:
+    """Return the URDF text of a robot. Raises ConfigError as `expand` does."""
+    return expand(share_dir() / "urdf" / embodiment.urdf, arguments)
 
 
 def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None) -> str:
@@ -24,5 +30,7 @@ def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None)
     try:
         document = xacro.process_file(str(source), mappings=dict(arguments or {}))
     except (xacro.XacroException, ExpatError) as error:
-        raise ConfigError(f"xacro cannot expand {source}: {error}") from error
+        missing = any(word in str(error) for word in ("PackageNotFound", "AMENT_PREFIX_PATH"))
+        hint = "; install and source the packages that it takes its arms from" if missing else ""
+        raise ConfigError(f"xacro cannot expand {source}: {error}{hint}") from error
     return str(document.toprettyxml(indent="  "))

@@ -109,7 +109,13 @@ def test_joint_that_the_urdf_lacks_is_named():
         Chains(expand(), robot)
 
 
-def test_joint_without_bounds_is_refused():
+def test_joint_that_turns_without_end_is_the_same_joint(chains):
     urdf = expand().replace('name="left_waist" type="revolute"', 'name="left_waist" type="continuous"')
-    with pytest.raises(ConfigError, match="joint 'left_waist' turns without end"):
-        Chains(urdf, ROBOT)
+    endless = Chains(urdf, ROBOT)
+    for seed in range(3):
+        positions = random_positions(seed)
+        for side in ("left", "right"):
+            assert np.allclose(endless.forward(positions)[side], chains.forward(positions)[side])
+            assert np.allclose(endless.jacobian(side, positions), chains.jacobian(side, positions))
+        goal = chains.forward(positions)["left"]
+        assert endless.inverse("left", goal, READY).converged
