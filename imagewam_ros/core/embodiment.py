@@ -57,7 +57,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: pixels, nominal rate in Hz, image topic and optical frame."""
+    """One camera: pixels, nominal rate in Hz, image topic and optical frame.
+
+    latency_s is how much later than the shutter its stamps are; 0 where the driver stamps the shutter.
+    """
 
     name: str
     topic: str
@@ -65,6 +68,12 @@ class Camera:
     width: int
     height: int
     rate_hz: float
+    latency_s: float = 0.0
+
+    @property
+    def latency_ns(self) -> int:
+        """What to take off a stamp to get the time of the shutter."""
+        return round(self.latency_s * 1e9)
 
 
 @dataclass(frozen=True)

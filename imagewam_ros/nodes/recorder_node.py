@@ -197,6 +197,7 @@ class RecorderNode(ManagedNode):
             operator=config.operator,
             joint_topic=self._joints,
             action_topic=self._action,
+            latency_ns=tuple((camera.name, camera.latency_ns) for camera in self._robot.cameras if camera.latency_s),
         )
 
     def _custom(self) -> dict[str, str]:
