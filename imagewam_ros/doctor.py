@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
-from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.doctor_checks import machine
 from imagewam_ros.doctor_checks.contract import check_contract, read_promise
@@ -97,12 +97,14 @@ def _policy(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Findin
             raise
         yield skipped("contract", str(error), "name a checkpoint with --policy")
         return
-    findings = list(check_contract(read_promise(directory), robot))
-    yield from findings
-    if worst(findings) is Level.FAIL:
+    promise = read_promise(directory)
+    yield from check_contract(promise, robot)
+    try:
+        promise.contract.check(robot)
+    except EmbodimentMismatch:
         yield skipped("inference", "the policy does not fit this robot")
-    else:
-        yield from guarded("inference", lambda: _inference(directory, robot, arguments))
+        return
+    yield from guarded("inference", lambda: _inference(directory, robot, arguments))
 
 
 def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:

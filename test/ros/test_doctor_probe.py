@@ -2,6 +2,7 @@
 """The doctor's ears on a simulated cell, and on no cell at all."""
 
 import argparse
+import json
 import subprocess
 import sys
 
@@ -60,3 +61,22 @@ def test_the_command_ends_by_itself() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SKIP live" in done.stdout
+
+
+def test_a_checkpoint_is_loaded_warmed_up_and_asked_for_a_chunk(checkpoint) -> None:
+    found = {f.check: f for f in doctor.examine(ROBOT, arguments("--policy", str(checkpoint), "--live", "never"))}
+    assert found["joint order"].level is Level.PASS
+    assert found["cameras"].found == "head, left_wrist, right_wrist; mosaic 96x32, 20 Hz"
+    assert "first chunk" in found["inference"].found
+    assert "16 rows inside bounds" in found["dummy chunk"].found
+
+
+def test_a_checkpoint_for_swapped_joints_is_not_run(checkpoint, tmp_path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    names = config["contract"]["joint_names"]
+    names[1], names[2] = names[2], names[1]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "stats.json").write_text((checkpoint / "stats.json").read_text())
+    found = {f.check: f for f in doctor.examine(ROBOT, arguments("--policy", str(tmp_path), "--live", "never"))}
+    assert found["joint order"].level is Level.FAIL
+    assert found["inference"].level is Level.SKIP
