@@ -118,6 +118,7 @@ def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace
         return
     device = choose_device(arguments.device)
     if device == "cpu":
+        torch.set_num_threads(1)  # as policy_node does by default
         remedy = "a large backbone needs a GPU; the tiny one does not"
         yield warned("GPU", f"none used: torch {torch.__version__}, {torch.cuda.device_count()} CUDA devices", remedy)
     else:

@@ -23,7 +23,7 @@ QUEUE = 4
 
 MILLIMETRE = 0.001
 INTEL = "8086"
-INSTALL = "pip install 'imagewam-ros[realsense]' and, on Debian or Ubuntu, apt install libusb-1.0-0"
+INSTALL = "pip install pyrealsense2 and, on Debian or Ubuntu, apt install libusb-1.0-0"
 
 
 @dataclass(frozen=True)

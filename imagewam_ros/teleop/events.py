@@ -17,7 +17,7 @@ from imagewam_ros.core.errors import DeviceError
 EV_SYN, EV_KEY, EV_REL, EV_ABS = 0, 1, 2, 3
 SYN_REPORT, SYN_DROPPED = 0, 3
 REOPEN_NS = 1_000_000_000
-INSTALL = "pip install 'imagewam-ros[teleop]'"
+INSTALL = "pip install evdev"
 
 
 class InputEvent(NamedTuple):
