@@ -23,8 +23,6 @@ from imagewam_ros.core.errors import CameraError, ConfigError
 PLAUSIBLE_DELAY_NS = 2_000_000_000
 """A driver's stamp further than this from now is of another clock; the arrival counts instead."""
 
-INSTALL = "pip install opencv-python-headless"
-
 
 class Capture(Protocol):
     """The part of cv2.VideoCapture that is used."""
@@ -121,10 +119,8 @@ class UsbCamera:
 
 def open_v4l2(config: UsbConfig) -> Capture:
     """Open a device, or a video file, with OpenCV. Raises CameraError with the remedy."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise CameraError(f"OpenCV cannot be imported ({error}); {INSTALL}") from error
+    import cv2
+
     path = Path(config.device)
     if not path.exists():
         found = ", ".join(str(p) for p in sorted(Path("/dev").glob("video*"))) or "none"

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RealSense camera on librealsense's own software device."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,28 @@ def test_a_profile_that_is_not_offered_lists_those_that_are(plugged, tmp_path):
 def test_both_streams_off_is_refused():
     with pytest.raises(ConfigError, match="color and depth are both off"):
         RealSenseConfig(color=None)
+
+
+def test_an_absent_stream_is_named(tmp_path):
+    device = SoftwareCamera()
+    device.plug(depth=False)
+    with pytest.raises(CameraError, match=r"RealSense 1234 has no depth stream; disable it"):
+        camera(device, tmp_path, depth=SMALL).open()
+
+
+def test_a_device_in_use_is_explained(plugged, tmp_path):
+    first = camera(plugged, tmp_path)
+    first.open()
+    with pytest.raises(CameraError, match=r"RealSense 1234 does not start: .*Close other programs that use it"):
+        camera(plugged, tmp_path).open()
+    first.close()
+
+
+def test_a_missing_library_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['pyrealsense2'] = None\n"
+        "from imagewam_ros.cameras.realsense import import_realsense; import_realsense()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "CameraError: pyrealsense2 cannot be imported" in done.stderr
+    assert "pip install pyrealsense2" in done.stderr

@@ -19,14 +19,16 @@ class SoftwareCamera:
         self._events = []
         self.context.set_devices_changed_callback(self._events.append)
 
-    def plug(self, serial="1234", depth_unit=0.001):
+    def plug(self, serial="1234", depth_unit=0.001, depth=True):
         self.device = rs.software_device()
         self.device.register_info(rs.camera_info.name, "Software RealSense")
         self.device.register_info(rs.camera_info.serial_number, serial)
         self.device.register_info(rs.camera_info.physical_port, f"software-{serial}")
         self._color, self._color_profile = self._sensor("RGB Camera", rs.stream.color, rs.format.rgb8, 3, 1)
-        self._depth, self._depth_profile = self._sensor("Stereo Module", rs.stream.depth, rs.format.z16, 2, 2)
-        self._depth.add_read_only_option(rs.option.depth_units, depth_unit)
+        self._depth = self._depth_profile = None
+        if depth:
+            self._depth, self._depth_profile = self._sensor("Stereo Module", rs.stream.depth, rs.format.z16, 2, 2)
+            self._depth.add_read_only_option(rs.option.depth_units, depth_unit)
         self.device.add_to(self.context)
 
     def unplug(self):

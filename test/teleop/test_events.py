@@ -2,6 +2,8 @@
 """Input events from recordings, and from a virtual device where the kernel has uinput."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,6 +89,16 @@ def test_what_is_no_input_device_is_explained():
     pytest.importorskip("evdev")
     with pytest.raises(DeviceError, match="/dev/null is not an input device"):
         EvdevStream(Path("/dev/null"))
+
+
+def test_a_missing_library_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['evdev'] = None\n"
+        "from imagewam_ros.teleop.events import open_stream; open_stream('/dev/null')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "DeviceError: python-evdev cannot be imported" in done.stderr
+    assert "pip install evdev" in done.stderr
 
 
 @pytest.mark.skipif(not os.access("/dev/uinput", os.W_OK), reason="this kernel gives no virtual input devices")
