@@ -5,6 +5,7 @@ import argparse
 import importlib
 
 BENCHES = {
+    "executor": ("imagewam_ros.bench_executor", "abuse a robot's executor at random; judge its limits and its tracking"),
     "recorder": ("imagewam_ros.bench_recorder", "publish a cell's cameras and joints and count what is recorded"),
 }
 

@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
 def _print_ways(robot: Embodiment, latency_s: float, seed: int, errors: dict[str, float]) -> None:
     """Table of tracking errors, and of peaks where chunks disagree."""
     peaks = tracking.peaks(robot, latency_s, seed)
-    print(f"\nlatency {latency_s * 1e3:.0f} ms{'':12} rms error   with chunks that disagree by 10 mrad: peak share of limit")
+    print(
+        f"\nlatency {latency_s * 1e3:.0f} ms{'':12} rms error   "
+        "with chunks that disagree by 10 mrad: peak share of limit"
+    )
     print(f"{'':24} rad, m      velocity  acceleration  jerk   travel")
     for name, error in errors.items():
         velocity, acceleration, jerk, travelled = peaks[name]

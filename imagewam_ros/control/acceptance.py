@@ -84,18 +84,23 @@ class Gate:
     def _form(self, chunk: ActionChunk) -> "Verdict | None":
         names, robot = chunk.joint_names, self.embodiment
         if chunk.schema < CHUNK_SCHEMA:
-            return Verdict(False, f"chunk has schema {chunk.schema}, this executor reads {CHUNK_SCHEMA} and newer", "schema")
+            return Verdict(
+                False, f"chunk has schema {chunk.schema}, this executor reads {CHUNK_SCHEMA} and newer", "schema"
+            )
         sides = self.sides(chunk)
         if not sides:
             return Verdict(False, _wrong_joints(names, robot.joint_names), "joints")
         if len(sides) == 1 and chunk.source not in (Source.TELEOP, Source.TAKEOVER):
-            reason = f"{chunk.source.name.lower()} chunk moves only the {sides[0]} arm; policies move both arms or neither"
+            reason = (
+                f"{chunk.source.name.lower()} chunk moves only the {sides[0]} arm; policies move both arms or neither"
+            )
             return Verdict(False, reason, "joints")
         if chunk.rows < 1 or chunk.positions.shape[1] != len(names):
             reason = f"chunk has shape {chunk.positions.shape}, expected at least one row of {len(names)} joints"
             return Verdict(False, reason, "shape")
         if chunk.period_ns <= 0 or not np.isfinite(chunk.first_row_offset_periods):
-            reason = f"chunk has period_ns {chunk.period_ns}, offset {chunk.first_row_offset_periods} periods; period must be positive"
+            offset = chunk.first_row_offset_periods
+            reason = f"chunk has period_ns {chunk.period_ns}, offset {offset} periods; the period must be positive"
             return Verdict(False, reason, "shape")
         if chunk.rows * chunk.period_ns > self.config.longest_chunk_s * 1e9:
             reason = f"chunk covers {chunk.rows * chunk.period_ns * 1e-9:.1f} s (limit {self.config.longest_chunk_s} s)"
@@ -108,10 +113,13 @@ class Gate:
             reason = f"observation is {age_s:.2f} s old (limit {self.config.stale_after_s} s); is inference too slow?"
             return Verdict(False, reason, "stale")
         if age_s < -self.config.future_tolerance_s:
-            reason = f"observation is {-age_s:.2f} s in the future (limit {self.config.future_tolerance_s} s); are the clocks in step?"
+            limit_s = self.config.future_tolerance_s
+            reason = f"observation is {-age_s:.2f} s in the future (limit {limit_s} s); are the clocks in step?"
             return Verdict(False, reason, "future")
         if chunk.due_ns(chunk.rows - 1) <= earliest_ns:
-            return Verdict(False, f"all {chunk.rows} rows are past; the chunk came {age_s:.2f} s after its observation", "stale")
+            return Verdict(
+                False, f"all {chunk.rows} rows are past; the chunk came {age_s:.2f} s after its observation", "stale"
+            )
         return None
 
     def _content(self, chunk: ActionChunk) -> "Verdict | None":
@@ -119,12 +127,14 @@ class Gate:
         if bad.size:
             row, joint = (int(x) for x in bad[0])
             value = chunk.positions[row, joint]
-            return Verdict(False, f"row {row} of joint {chunk.joint_names[joint]!r} is {value}; {len(bad)} such values", "nan")
+            return Verdict(
+                False, f"row {row} of joint {chunk.joint_names[joint]!r} is {value}; {len(bad)} such values", "nan"
+            )
         limits, columns = self.embodiment.limits, self.columns(self.sides(chunk))
         over = np.maximum(limits.lower[columns] - chunk.positions, chunk.positions - limits.upper[columns])
         share = over / (limits.upper - limits.lower)[columns]
         if share.max() > self.config.absurd_overreach:
-            row, joint = np.unravel_index(int(share.argmax()), share.shape)
+            row, joint = divmod(int(share.argmax()), share.shape[1])
             reason = (
                 f"row {row} of joint {chunk.joint_names[joint]!r} is {chunk.positions[row, joint]:.3f}, outside "
                 f"{limits.lower[columns][joint]} to {limits.upper[columns][joint]}; are units and order right?"
@@ -132,25 +142,30 @@ class Gate:
             return Verdict(False, reason, "bounds")
         steps = np.abs(np.diff(chunk.positions, axis=0)) / (limits.velocity[columns] * chunk.period_ns * 1e-9)
         if steps.size and steps.max() > self.config.absurd_speed:
-            row, joint = np.unravel_index(int(steps.argmax()), steps.shape)
+            row, joint = divmod(int(steps.argmax()), steps.shape[1])
+            jump = chunk.positions[row + 1, joint] - chunk.positions[row, joint]
             reason = (
-                f"joint {chunk.joint_names[joint]!r} jumps by {np.diff(chunk.positions, axis=0)[row, joint]:.3f} to row "
-                f"{row + 1}, {steps.max():.1f} times its velocity limit (limit {self.config.absurd_speed})"
+                f"joint {chunk.joint_names[joint]!r} jumps by {jump:.3f} to row {row + 1}, "
+                f"{steps.max():.1f} times its velocity limit (limit {self.config.absurd_speed})"
             )
             return Verdict(False, reason, "jump")
         return None
 
-    def distance(self, chunk: ActionChunk, positions: Floats, reference: Floats, now_ns: int) -> "Verdict | None":
-        """Refuse when the row that is due next is absurdly far from `reference` (joints,)."""
-        columns = self.columns(self.sides(chunk))
+    def distance(
+        self, chunk: ActionChunk, sides: tuple[str, ...], reference: Floats, now_ns: int, reach_s: float
+    ) -> "Verdict | None":
+        """Refuse when the row due next is more than reach_s of full speed from `reference` (joints,) on `sides`."""
+        columns = self.columns(sides)
+        names, limit = [self.embodiment.joint_names[i] for i in columns], self.embodiment.limits.velocity[columns]
         row = next(i for i in range(chunk.rows) if chunk.due_ns(i) > now_ns)
-        reach = np.abs(positions[row] - reference[columns]) / self.embodiment.limits.velocity[columns]
+        wanted = self.clamped(chunk)[row][[chunk.joint_names.index(name) for name in names]]
+        reach = np.abs(wanted - reference[columns]) / limit
         joint = int(reach.argmax())
-        if reach[joint] <= self.config.absurd_jump_s:
+        if reach[joint] <= reach_s:
             return None
         reason = (
-            f"joint {chunk.joint_names[joint]!r} should be at {positions[row, joint]:.3f} but is at {reference[columns][joint]:.3f}, "
-            f"{reach[joint]:.2f} s of full speed away (limit {self.config.absurd_jump_s} s)"
+            f"joint {names[joint]!r} should be at {wanted[joint]:.3f} but is at {reference[columns][joint]:.3f}, "
+            f"{reach[joint]:.2f} s of full speed away (limit {reach_s} s); bring the two together first"
         )
         return Verdict(False, reason, "jump")
 
@@ -166,4 +181,7 @@ def _wrong_joints(found: tuple[str, ...], expected: tuple[str, ...]) -> str:
         return f"joints are in another order: [{first}] is {found[first]!r}, this robot has {expected[first]!r}"
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
-    return f"joints differ from this robot's: missing {missing}, unknown {unknown}; was the policy trained for another robot?"
+    return (
+        f"joints differ from this robot's: missing {missing}, unknown {unknown}; "
+        "was the policy trained for another robot?"
+    )

@@ -71,7 +71,7 @@ class _Life:
         self.now_ns = int(rng.integers(0, 10**18))
 
     def run(self, most: int) -> None:
-        limits, rng = self.robot.limits, self.rng
+        limits = self.robot.limits
         start = np.clip(self.stream.positions(self.now_ns)[0], limits.lower, limits.upper)
         zero = np.zeros(start.size)
         self.executor.activate(self.now_ns, JointState(self.now_ns, self.robot.joint_names, start, zero))
@@ -212,8 +212,14 @@ class Stream:
         rng = self.rng
         self.sequence += 1
         chunk = ActionChunk(
-            stamp_ns, self.period_ns, self.robot.joint_names, self.positions(stamp_ns), float(rng.choice([0.0, 1.0])),
-            sequence=self.sequence, source=self.source, contract_hash="campaign",
+            stamp_ns,
+            self.period_ns,
+            self.robot.joint_names,
+            self.positions(stamp_ns),
+            float(rng.choice([0.0, 1.0])),
+            sequence=self.sequence,
+            source=self.source,
+            contract_hash="campaign",
         )
         arrival = stamp_ns + int(1e9 * max(self.latency_s + rng.normal() * self.jitter_s, 0.0))
         if rng.random() < self.damage:
@@ -236,13 +242,16 @@ class Stream:
             omega = 2 * np.pi * self.frequency
             size = np.minimum(half, share * np.minimum(limits.velocity / omega, limits.acceleration / omega**2))
             time_s = (stamp_ns % 10**13) * 1e-9 + count * self.period_ns * 1e-9
-            return middle + size * np.sin(omega * time_s + self.phase)
+            wave: Floats = middle + size * np.sin(omega * time_s + self.phase)
+            return wave
         if self.kind == "walk":
-            return self.here + np.cumsum(rng.normal(0, 0.5, (self.rows, middle.size)) * step, axis=0)
+            walk: Floats = self.here + np.cumsum(rng.normal(0, 0.5, (self.rows, middle.size)) * step, axis=0)
+            return walk
         target = rng.uniform(limits.lower, limits.upper)
         if self.kind == "bounds":
             target = middle + np.sign(rng.normal(size=middle.size)) * half * rng.choice([0.99, 1.0, 1.2])
-        return self.here + np.clip(target - self.here, -step * (count + 1), step * (count + 1))
+        towards: Floats = self.here + np.clip(target - self.here, -step * (count + 1), step * (count + 1))
+        return towards
 
 
 def damaged(chunk: ActionChunk, rng: Rng) -> "ActionChunk | None":

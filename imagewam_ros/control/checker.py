@@ -57,7 +57,8 @@ def check(commands: Sequence[Command], limits: Limits, tolerance: float = TOLERA
 def gather(commands: Sequence[Command]) -> Log:
     """Put commands into one log, leaving out repetitions of a tick with the same content."""
     kept = [
-        c for c, before in zip(commands, (None, *commands), strict=False)
+        c
+        for c, before in zip(commands, (None, *commands), strict=False)
         if before is None or c.tick != before.tick or not np.array_equal(c.position, before.position)
     ]
     stacked = (np.stack([getattr(c, part) for c in kept]) for part in ("position", "velocity", "acceleration"))

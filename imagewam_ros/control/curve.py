@@ -131,7 +131,8 @@ def _segment_energies(spans: Floats) -> Floats:
     deviation[:, 0, 0], deviation[:, 0, 1], deviation[:, 0, 2], deviation[:, 0, 3] = -1, -h, -h2 / 2, 1
     deviation[:, 1, 1], deviation[:, 1, 2], deviation[:, 1, 4] = -h, -h2, h
     deviation[:, 2, 2], deviation[:, 2, 5] = -h2, h2
-    return np.swapaxes(deviation, 1, 2) @ ENERGY @ deviation / (h2 * h2 * h)[:, None, None]
+    energies: Floats = np.swapaxes(deviation, 1, 2) @ ENERGY @ deviation / (h2 * h2 * h)[:, None, None]
+    return energies
 
 
 def _coefficients(states: Floats, spans_s: Floats) -> Floats:

@@ -9,16 +9,17 @@ the grid is laid anew and the arms brake.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imagewam_ros.control.acceptance import ACCEPTED, AcceptanceConfig, Gate, Verdict
+from imagewam_ros.control.arbiter import Arbiter
 from imagewam_ros.control.braking import Motion
-from imagewam_ros.control.ledger import Ledger, Travel
+from imagewam_ros.control.ledger import Ledger
 from imagewam_ros.control.limiter import Limiter
+from imagewam_ros.control.report import OBEYING, Counters, State, Status, Step, Transition
 from imagewam_ros.control.timeline import FINEST_NS, MergeConfig
 from imagewam_ros.control.track import Track
 from imagewam_ros.control.watchdog import Response, Watchdog, WatchdogConfig
@@ -26,16 +27,10 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, ImageWamError, LimitViolation
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, JointState, Source
 
+if TYPE_CHECKING:  # pinocchio is loaded only where a guard is wanted
+    from imagewam_ros.control.guard import Guard
 
-class State(Enum):
-    """What the executor is doing."""
-
-    UNCONFIGURED = "unconfigured"
-    INACTIVE = "inactive"
-    HOLDING = "holding"
-    RUNNING = "running"
-    TAKEOVER = "takeover"
-    FAULTED = "faulted"
+__all__ = ["Executor", "ExecutorConfig", "State", "Status", "Step", "Transition", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -45,80 +40,37 @@ class ExecutorConfig(MergeConfig, AcceptanceConfig, WatchdogConfig):
     smoothing_hz: cut-off of the curve through the rows. stop_share: share of the limits that soft
     stops use. late_limit_s: a tick later than this is a jump of time, answered by a soft stop.
     commander_timeout_s: how long a commander that sends nothing keeps out those of lower priority.
+    takeover_match_s: a human's first row may be so many seconds of full speed from the arm.
     """
 
     smoothing_hz: float = 4.0
     stop_share: float = 0.7
     late_limit_s: float = 0.1
     commander_timeout_s: float = 0.5
+    takeover_match_s: float = 0.1
 
     def __post_init__(self) -> None:
         MergeConfig.__post_init__(self)
         AcceptanceConfig.__post_init__(self)
         WatchdogConfig.__post_init__(self)
-        for name in ("smoothing_hz", "late_limit_s", "commander_timeout_s"):
+        for name in ("smoothing_hz", "late_limit_s", "commander_timeout_s", "takeover_match_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
         if not 0 < self.stop_share <= 1:
             raise ConfigError(f"stop_share must be in (0, 1], found {self.stop_share}")
 
 
-class Step(NamedTuple):
-    """One call of `step`: the command, the state after it and why.
-
-    periods counts nominal periods since the command before: 0 when the call came before the next
-    nominal time and the command is the one already sent, more than 1 when it came late.
-    """
-
-    command: Command
-    state: State
-    reason: str
-    periods: int = 1
-
-
-class Transition(NamedTuple):
-    """A change of state."""
-
-    tick: int
-    before: State
-    after: State
-    trigger: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """What the executor reports. Counters start at activation.
-
-    limited_ticks counts commands that differed from the reference, braked_ticks those that braked
-    for a position bound, starved_ticks those that held although an accepted chunk covered them.
-    """
-
-    state: State
-    reason: str
-    tick: int = 0
-    nominal_ns: int = 0
-    commander: str = ""
-    chunk_age_ns: int | None = None
-    accepted: int = 0
-    clamped: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    last_refusal: str = ""
-    late_ticks: int = 0
-    time_jumps: int = 0
-    limited_ticks: int = 0
-    braked_ticks: int = 0
-    starved_ticks: int = 0
-    travel: dict[str, Travel] = field(default_factory=dict)
-
-
 class Executor:
     """Turn accepted chunks into limited commands; see the module's text."""
 
-    def __init__(self, embodiment: Embodiment, config: "ExecutorConfig | None" = None) -> None:
+    def __init__(
+        self, embodiment: Embodiment, config: "ExecutorConfig | None" = None, guard: "Guard | None" = None
+    ) -> None:
         self.embodiment, self.config = embodiment, config or ExecutorConfig()
         self.transitions: list[Transition] = []
         self._state, self._reason = State.UNCONFIGURED, ""
+        self._fault = ""
+        self._guard = guard
         self._gate = Gate(embodiment, self.config)
         self._limiter = Limiter(embodiment.limits, embodiment.period_ns * 1e-9)
         self._slices = {arm.side: embodiment.arm_slice(arm.side) for arm in embodiment.arms}
@@ -128,19 +80,17 @@ class Executor:
 
     def _clear(self, now_ns: int) -> None:
         """Forget everything that belongs to one activation."""
-        limits, share = self.embodiment.limits, self.config.stop_share
+        config, limits = self.config, self.embodiment.limits
         self._epoch_ns, self._tick = now_ns, 0
         self._latched = self._stopping = False
         self._covered_until_ns = now_ns - 1
-        self._counts = dict.fromkeys(("accepted", "clamped", "late", "jumps", "limited", "braked", "starved"), 0)
-        self._refused: dict[str, int] = {}
-        self._last_refusal = ""
-        self._last_chunk: ActionChunk | None = None
-        self._hash = self.config.contract_hash
-        self._tracks = {
-            side: Track(limits.acceleration[part] * share, limits.jerk[part] * share, self.config, self.config.smoothing_hz)
-            for side, part in self._slices.items()
+        self._counters = Counters()
+        self._arbiter = Arbiter(config.contract_hash, config.commander_timeout_s, now_ns - ACTIVATION_GRACE_NS)
+        braking = {
+            s: (limits.acceleration[p] * config.stop_share, limits.jerk[p] * config.stop_share)
+            for s, p in self._slices.items()
         }
+        self._tracks = {side: Track(*bounds, config, config.smoothing_hz) for side, bounds in braking.items()}
         self._ledgers = {a.side: Ledger((a.gripper.lower + a.gripper.upper) / 2) for a in self.embodiment.arms}
         self._watchdog.forget()
 
@@ -150,18 +100,10 @@ class Executor:
         """Hold where the arms are. Raises ImageWamError, EmbodimentMismatch, LimitViolation."""
         if self._state is not State.INACTIVE:
             raise ImageWamError(f"executor is {self._state.value}; only an inactive executor can be activated")
-        position = self._measured(joint_state)
-        limits = self.embodiment.limits
-        over = np.maximum(limits.lower - position, position - limits.upper) / (limits.upper - limits.lower)
-        worst = int(over.argmax())
-        if over[worst] > START_TOLERANCE or not np.isfinite(position).all():
-            joint = self.embodiment.joints[worst]
-            raise LimitViolation(
-                f"joint {joint.name!r} is at {position[worst]:.4f}, outside {joint.lower} to {joint.upper}; "
-                "move it inside its bounds before activation"
-            )
+        if self._fault:
+            raise ImageWamError(f"the fault was not reset: {self._fault}; remove its cause and reset it")
+        start = self._start(self._measured(joint_state))
         self._clear(now_ns)
-        start = np.clip(position, limits.lower, limits.upper)
         self._limiter.reset(start)
         for side, part in self._slices.items():
             self._tracks[side].rest(start[part], now_ns)
@@ -172,7 +114,7 @@ class Executor:
         """Stop softly; `step` goes on until the arms rest, then the state is inactive."""
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             return
-        self._stop_tracks()
+        self._stop()
         self._stopping = True
         if self._limiter.at_rest:
             self._go(State.INACTIVE, "deactivate", "deactivated at rest")
@@ -181,8 +123,8 @@ class Executor:
 
     def hold(self, reason: str) -> None:
         """Stop softly and refuse chunks until `resume`."""
-        if self._state in (State.HOLDING, State.RUNNING, State.TAKEOVER):
-            self._stop_tracks()
+        if self._state in OBEYING and not self._latched:
+            self._stop()
             self._latched = True
             self._go(State.HOLDING, "hold", reason)
 
@@ -194,20 +136,44 @@ class Executor:
 
     def fault(self, reason: str) -> None:
         """Brake both arms at once and stay until `reset_fault`."""
-        if self._state in (State.HOLDING, State.RUNNING, State.TAKEOVER):
+        if self._state in OBEYING:
+            self._stop()
+            self._fault = reason
             self._go(State.FAULTED, "fault", reason)
 
     def reset_fault(self) -> None:
         """Leave the fault. Raises ImageWamError while the arms still brake."""
-        if self._state is not State.FAULTED:
+        if self._state is State.FAULTED:
+            if not self._limiter.at_rest:
+                raise ImageWamError("the arms are still braking; reset the fault once they rest")
+            for side, part in self._slices.items():
+                self._tracks[side].rest(self._limiter.state.position[part], self._nominal_ns)
+            self._latched = False
+            self._watchdog.forget()
+            self._go(State.HOLDING, "reset_fault", "fault reset; waiting for a chunk")
+        self._fault = ""
+
+    def take_over(self, sides: tuple[str, ...], keep_policy: bool = True) -> None:
+        """A human takes `sides`: they stop softly and then move by takeover chunks only.
+
+        With keep_policy the other arm goes on; without, it stops as well.
+        """
+        if self._state not in OBEYING or self._latched or self._stopping:
             return
-        if not self._limiter.at_rest:
-            raise ImageWamError("the arms are still braking; reset the fault once they rest")
-        for side, part in self._slices.items():
-            self._tracks[side].rest(self._limiter.state.position[part], self._nominal_ns)
-        self._latched, self._covered_until_ns = False, self._nominal_ns - 1
-        self._watchdog.forget()
-        self._go(State.HOLDING, "reset_fault", "fault reset; waiting for a chunk")
+        for side in sides if keep_policy else tuple(self._tracks):
+            self._stop_arm(side)
+        self._arbiter.taken |= set(sides)
+        self._arbiter.keep_policy = keep_policy
+        self._go(State.TAKEOVER, "take_over", f"a human has the {' and '.join(sorted(self._arbiter.taken))} arm")
+
+    def release(self, now_ns: int) -> None:
+        """Hand all arms back: they stop softly until the policy has seen where they are."""
+        if self._state is not State.TAKEOVER:
+            return
+        for side in tuple(self._arbiter.taken):
+            self._stop_arm(side)
+        self._arbiter.taken, self._arbiter.not_before_ns = set(), now_ns
+        self._go(State.HOLDING, "release", "handed back; waiting for a chunk observed after it")
 
     def note_controller(self, side: str, steady_ns: int) -> None:
         """A controller of the arm `side` reported; from now on its silence is noticed."""
@@ -216,71 +182,66 @@ class Executor:
     # --- chunks ---
 
     def accept(self, chunk: ActionChunk, now_ns: int) -> Verdict:
-        """Take a chunk for every arm that it names, or for none, and say why not."""
+        """Take a chunk for every arm that it may move, or for none, and say why not.
+
+        A takeover chunk takes its arms over at once; others move the arms that are not taken over.
+        """
         verdict = self._judge(chunk, now_ns)
-        if not verdict.accepted:
-            self._refused[verdict.kind] = self._refused.get(verdict.kind, 0) + 1
-            self._last_refusal = verdict.reason
-            return verdict
-        self._take(chunk, self._gate.clamped(chunk), now_ns)
+        if verdict.accepted:
+            self._take(chunk, now_ns)
+        else:
+            self._counters.refused[verdict.kind] = self._counters.refused.get(verdict.kind, 0) + 1
+            self._counters.last_refusal = verdict.reason
         return verdict
 
     def _judge(self, chunk: ActionChunk, now_ns: int) -> Verdict:
-        if self._state not in (State.HOLDING, State.RUNNING, State.TAKEOVER) or self._stopping:
+        if self._state not in OBEYING or self._stopping:
             return Verdict(False, f"executor is {self._state.value}: {self._reason}", "state")
         if self._latched:
             return Verdict(False, f"executor is on hold: {self._reason}; resume it first", "state")
+        skip_ns = round(self.config.latency_skip_s * 1e9) if chunk.source < Source.TELEOP else 0
         # The next row must leave the curve some time to get there.
         near_ns = max(now_ns, self._nominal_ns) + max(chunk.period_ns, FINEST_NS) // 4
-        verdict = self._gate.judge(chunk, now_ns, near_ns + self._skip_ns(chunk))
+        verdict = self._gate.judge(chunk, now_ns, near_ns + skip_ns)
         if not verdict.accepted:
             return verdict
-        refusal = self._order(chunk, now_ns) or self._contract(chunk)
+        sides = self._gate.sides(chunk)
+        refusal = self._arbiter.judge(chunk, sides, now_ns)
         if refusal is None:
-            positions = self._gate.clamped(chunk)
-            refusal = self._gate.distance(chunk, positions, self.reference().position, now_ns)
+            reach_s = self.config.absurd_jump_s
+            if chunk.source is Source.TAKEOVER and not self._arbiter.taken.issuperset(sides):
+                reach_s = min(reach_s, self.config.takeover_match_s)
+            free = self._arbiter.free(chunk, sides)
+            refusal = self._gate.distance(chunk, free, self.reference().position, now_ns, reach_s)
         return refusal or ACCEPTED
 
-    def _skip_ns(self, chunk: ActionChunk) -> int:
-        return round(self.config.latency_skip_s * 1e9) if chunk.source < Source.TELEOP else 0
-
-    def _order(self, chunk: ActionChunk, now_ns: int) -> "Verdict | None":
-        last = self._last_chunk
-        if last is None:
-            return None
-        silent_s = (now_ns - self._last_arrival_ns) * 1e-9
-        if chunk.source < last.source and silent_s <= self.config.commander_timeout_s:
-            name, other = chunk.source.name.lower(), last.source.name.lower()
-            return Verdict(False, f"{name} is refused: {other} commands and has priority", "priority")
-        if chunk.source == last.source and chunk.stamp_ns <= last.stamp_ns:
-            word = "the same observation as" if chunk.stamp_ns == last.stamp_ns else "an older observation than"
-            return Verdict(False, f"chunk {chunk.sequence} has {word} chunk {last.sequence}", "order")
-        return None
-
-    def _contract(self, chunk: ActionChunk) -> "Verdict | None":
-        if chunk.source not in (Source.POLICY, Source.REPLAY):
-            return None
-        if self._hash and chunk.contract_hash != self._hash:
-            reason = f"chunk has contract {chunk.contract_hash!r}, expected {self._hash!r}; was the checkpoint changed?"
-            return Verdict(False, reason, "contract")
-        return None
-
-    def _take(self, chunk: ActionChunk, positions: Floats, now_ns: int) -> None:
-        self._counts["accepted"] += 1
-        self._counts["clamped"] += not np.array_equal(positions, chunk.positions)
-        if chunk.source in (Source.POLICY, Source.REPLAY):
-            self._hash = chunk.contract_hash
-        fresh = self._last_chunk is None or self._last_chunk.source != chunk.source
-        first = 0
-        for side in self._gate.sides(chunk):
-            width = len(range(*self._slices[side].indices(len(self.embodiment.joints))))
-            rows = self._tracks[side].take(chunk, positions[:, first : first + width], self._nominal_ns, now_ns, fresh)
-            self._ledgers[side].chunk(rows, now_ns)
+    def _take(self, chunk: ActionChunk, now_ns: int) -> None:
+        sides, positions = self._gate.sides(chunk), self._gate.clamped(chunk)
+        self._counters.accepted += 1
+        self._counters.clamped += not np.array_equal(positions, chunk.positions)
+        replaced, first = self._arbiter.took(chunk, sides, now_ns), 0
+        for side in sides:
+            width = self._slices[side].stop - self._slices[side].start
+            if side in self._arbiter.free(chunk, sides):
+                mine = positions[:, first : first + width]
+                rows = self._tracks[side].merge(chunk, mine, now_ns, side in replaced)
+                self._ledgers[side].chunk(rows, now_ns)
             first += width
-        self._last_chunk, self._last_arrival_ns = chunk, now_ns
+        self._fit()
         self._covered_until_ns = max(self._covered_until_ns, chunk.due_ns(chunk.rows - 1))
+        state, verb = (State.TAKEOVER, "following") if self._arbiter.taken else (State.RUNNING, "running")
+        self._go(state, "chunk", f"{verb} chunk {chunk.sequence} of {chunk.source.name.lower()}")
+
+    def _fit(self) -> None:
+        """Refit the curves of arms that have rows, from the present reference state."""
+        at_ns = self._nominal_ns
+        rows = {side: track.ahead(at_ns) for side, track in self._tracks.items()}
+        if self._guard is not None:
+            rows = self._guard.shape(self.reference().position, at_ns, rows)
+        for side, part in rows.items():
+            if part.times_ns.size:
+                self._tracks[side].fit(at_ns, part)
         self._limiter.drop_plans()
-        self._go(State.RUNNING, "chunk", f"running chunk {chunk.sequence} of {chunk.source.name.lower()}")
 
     # --- ticks ---
 
@@ -303,12 +264,9 @@ class Executor:
         if periods == 0:
             return Step(self._command, self._state, self._reason, 0)
         self._watch(joint_state, now_ns if steady_ns is None else steady_ns, heard)
-        if any([track.refresh(self._nominal_ns) for track in self._tracks.values()]):
-            self._limiter.drop_plans()
-        if self._state is State.FAULTED:
-            self._brake(periods)
-        else:
-            self._limiter.step(lambda ahead: self.reference(ahead - periods), periods)
+        if any(track.wants_refit(self._nominal_ns) for track in self._tracks.values()):
+            self._fit()
+        self._move(periods)
         self._account()
         self._settle()
         return Step(self._command, self._state, self._reason, periods)
@@ -335,21 +293,23 @@ class Executor:
         if -1 <= periods <= 0:
             return 0
         if 0 < periods <= limit:
-            self._counts["late"] += periods > 1
+            self._counters.late_ticks += periods > 1
             self._tick += periods
             return periods
-        self._stop_tracks()
-        jump_s = (now_ns - self.next_ns) * 1e-9
-        moved_ns = now_ns - self.next_ns
-        self._tick += 1
-        self._epoch_ns += moved_ns
-        for track in self._tracks.values():
-            track.shift(moved_ns)
-        self._counts["jumps"] += 1
-        self._last_chunk = None
-        if self._state is not State.FAULTED:
-            self._go(State.HOLDING, "time_jump", f"time jumped by {jump_s:+.2f} s; waiting for a new chunk")
+        self._jump(now_ns - self.next_ns)
         return 1
+
+    def _jump(self, by_ns: int) -> None:
+        """Lay the grid anew, `by_ns` from where the next tick was expected; the arms brake on it."""
+        self._stop()
+        self._tick += 1
+        self._epoch_ns += by_ns
+        for track in self._tracks.values():
+            track.shift(by_ns)
+        self._counters.time_jumps += 1
+        self._arbiter.forget_times()
+        if self._state in OBEYING and not self._latched and not self._stopping:
+            self._go(State.HOLDING, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; waiting for a new chunk")
 
     def reference(self, ahead: int = 0) -> Motion:
         """Reference of all joints `ahead` periods after the present nominal time."""
@@ -357,15 +317,35 @@ class Executor:
         parts = [track.curve.at(at_ns) for track in self._tracks.values()]
         return Motion(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
+    def _move(self, periods: int) -> None:
+        if self._state is State.FAULTED:
+            self._brake(periods)
+            return
+        wanted = self._limiter.propose(lambda ahead: self.reference(ahead - periods), periods)
+        veto = self._guard.veto(self._limiter.state, wanted) if self._guard is not None else ""
+        if not veto:
+            self._limiter.commit(wanted)
+            return
+        self._counters.guarded_ticks += 1
+        self._brake(periods)
+        self._covered_until_ns = self._nominal_ns - 1
+        if self._state is State.RUNNING:
+            self._go(State.HOLDING, "guard", veto)
+
     def _brake(self, periods: int) -> None:
         state = self._limiter.brake(periods)
         for side, part in self._slices.items():
             self._tracks[side].stop_from(Motion(*(x[part] for x in state)), self._nominal_ns)
 
-    def _stop_tracks(self) -> None:
+    def _stop(self) -> None:
+        self._arbiter.taken = set()
+        for side in self._tracks:
+            self._stop_arm(side)
+
+    def _stop_arm(self, side: str) -> None:
         self._covered_until_ns = self._nominal_ns - 1
-        for track in self._tracks.values():
-            track.stop(self._nominal_ns)
+        self._tracks[side].stop(self._nominal_ns)
+        self._arbiter.stopped(side)
         self._limiter.drop_plans()
 
     def _watch(self, joint_state: "JointState | None", steady_ns: int, heard: "Collection[str] | None") -> None:
@@ -386,9 +366,8 @@ class Executor:
 
     def _account(self) -> None:
         self._command = self._make_command()
-        limited, braked = self._limiter.limited.any(), self._limiter.braked.any()
-        self._counts["limited"] += bool(limited)
-        self._counts["braked"] += bool(braked)
+        self._counters.limited_ticks += bool(self._limiter.limited.any())
+        self._counters.braked_ticks += bool(self._limiter.braked.any())
         for side, part in self._slices.items():
             self._ledgers[side].sent(self._command.position[part])
         self._watchdog.sent(self._command.nominal_ns, self._command.position)
@@ -396,7 +375,7 @@ class Executor:
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""
         if self._state is State.HOLDING and self._nominal_ns <= self._covered_until_ns:
-            self._counts["starved"] += 1
+            self._counters.starved_ticks += 1
         if self._stopping and self._limiter.at_rest:
             self._go(State.INACTIVE, "at_rest", "deactivated at rest")
         elif self._state is State.RUNNING:
@@ -407,6 +386,19 @@ class Executor:
     def _make_command(self) -> Command:
         state, period = self._limiter.state, self.embodiment.period_ns
         return Command(self._tick, self._nominal_ns, period, self.embodiment.joint_names, *state)
+
+    def _start(self, position: Floats) -> Floats:
+        """Where to begin: the measured position, put inside the bounds. Raises LimitViolation."""
+        limits = self.embodiment.limits
+        over = np.maximum(limits.lower - position, position - limits.upper) / (limits.upper - limits.lower)
+        worst = int(over.argmax())
+        if over[worst] <= START_TOLERANCE and np.isfinite(position).all():
+            return np.clip(position, limits.lower, limits.upper)
+        joint = self.embodiment.joints[worst]
+        raise LimitViolation(
+            f"joint {joint.name!r} is at {position[worst]:.4f}, outside {joint.lower} to {joint.upper}; "
+            "move it inside its bounds before activation"
+        )
 
     def _measured(self, joint_state: JointState) -> Floats:
         """Positions in the robot's order. Raises EmbodimentMismatch."""
@@ -421,7 +413,9 @@ class Executor:
     def _go(self, after: State, trigger: str, reason: str) -> None:
         before, self._state, self._reason = self._state, after, reason
         if before is not after:
-            self.transitions = [*self.transitions, Transition(self._tick, before, after, trigger, reason)][-KEPT_TRANSITIONS:]
+            self.transitions = [*self.transitions, Transition(self._tick, before, after, trigger, reason)][
+                -KEPT_TRANSITIONS:
+            ]
 
     @property
     def state(self) -> State:
@@ -431,26 +425,22 @@ class Executor:
     @property
     def status(self) -> Status:
         """Report of the present."""
-        counts, last = self._counts, self._last_chunk
+        last = self._arbiter.last
         return Status(
             state=self._state,
             reason=self._reason,
             tick=self._tick,
             nominal_ns=self._nominal_ns,
-            commander=last.source.name.lower() if last else "",
+            commander=self._arbiter.commander,
+            taken_over=tuple(sorted(self._arbiter.taken)),
             chunk_age_ns=self._nominal_ns - last.stamp_ns if last else None,
-            accepted=counts["accepted"],
-            clamped=counts["clamped"],
-            refused=dict(self._refused),
-            last_refusal=self._last_refusal,
-            late_ticks=counts["late"],
-            time_jumps=counts["jumps"],
-            limited_ticks=counts["limited"],
-            braked_ticks=counts["braked"],
-            starved_ticks=counts["starved"],
             travel={side: ledger.travel for side, ledger in self._ledgers.items()},
+            **asdict(self._counters),
         )
 
+
+ACTIVATION_GRACE_NS = 1_000_000_000
+"""Observations this much older than the activation count: the arms have not moved in between."""
 
 START_TOLERANCE = 0.02
 """At activation a joint may be outside its bounds by this share of its range, as grippers are."""

@@ -13,6 +13,7 @@ that ruckig is given are decided here.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from ruckig import InputParameter, Result, Ruckig, RuckigError, Trajectory
 
 from imagewam_ros.control.braking import Motion, plan_stop, stop_at, stop_extent
@@ -44,6 +45,8 @@ SOONEST = 0.3
 # position, velocity and acceleration at its end from motion with constant acceleration, over dt.
 JERK = np.array([[60.0, -24.0, 3.0], [-120.0, 60.0, -9.0], [60.0, -36.0, 9.0]])
 
+Flags = NDArray[np.bool_]
+
 Reference = Callable[[int], Motion]
 """State of the reference a number of periods after the last sent sample."""
 
@@ -64,7 +67,9 @@ class Limiter:
         self.period_s = period_s
         joints = self.lower.size
         self.reset(np.zeros(joints))
-        self._planners = [_Planner(v, a, j) for v, a, j in zip(self.velocity, self.acceleration, self.jerk, strict=True)]
+        self._planners = [
+            _Planner(v, a, j) for v, a, j in zip(self.velocity, self.acceleration, self.jerk, strict=True)
+        ]
 
     def reset(self, position: Floats) -> None:
         """Start at rest at `position`, which the caller has checked to be inside the bounds."""
@@ -80,30 +85,35 @@ class Limiter:
 
     def step(self, reference: Reference, periods: int = 1) -> Motion:
         """Advance `periods` control periods towards `reference` and return the state to send."""
+        return self.commit(self.propose(reference, periods))
+
+    def propose(self, reference: Reference, periods: int = 1) -> Motion:
+        """Return the state to send next; `commit` or `brake` must follow."""
         target = reference(periods)
         dt = periods * self.period_s
         admissible = self._admissible(target, dt)
         if admissible.all():
             self._plans.clear()
             self.limited = self.braked = ~admissible
-            self.state = Motion(*(np.array(part) for part in target))
-            return self.state
+            return Motion(*(np.array(part) for part in target))
         p, v, a = (np.array(part) for part in target)
         view = _View(self, reference)
         for joint in np.flatnonzero(~admissible):
             p[joint], v[joint], a[joint] = self._chase(int(joint), view, periods)
-        for joint in np.flatnonzero(admissible):
-            self._plans.pop(int(joint), None)
         wanted = Motion(p, v, a)
         unsafe = ~admissible & ~self._stoppable(wanted)
         if unsafe.any():
             brake = self._brake(dt)
             wanted = Motion(*(np.where(unsafe, b, w) for b, w in zip(brake, wanted, strict=True)))
-            for joint in np.flatnonzero(unsafe):
-                self._plans.pop(int(joint), None)
+        for joint in np.flatnonzero(admissible | unsafe):
+            self._plans.pop(int(joint), None)
         self.limited, self.braked = ~admissible, unsafe
-        self.state = wanted
         return wanted
+
+    def commit(self, proposed: Motion) -> Motion:
+        """Send what was proposed."""
+        self.state = proposed
+        return proposed
 
     def brake(self, periods: int = 1) -> Motion:
         """Advance `periods` control periods along the shortest stop."""
@@ -122,7 +132,7 @@ class Limiter:
         stopped = stop_at(plan_stop(self.state, self.acceleration, self.jerk), dt)
         return Motion(np.clip(stopped.position, self.lower, self.upper), stopped.velocity, stopped.acceleration)
 
-    def _admissible(self, target: Motion, dt: float) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def _admissible(self, target: Motion, dt: float) -> Flags:
         """(joints,) True where the step to `target` keeps all bounds and `target` can be stopped from."""
         p0, v0, a0 = self.state
         p1, v1, a1 = target
@@ -133,9 +143,10 @@ class Limiter:
         peak = np.maximum(np.abs(a0), np.abs(a1)) + swing / (3 * dt * dt)
         inside = (swing <= self.jerk * dt**3) & (peak <= self.acceleration)
         inside &= np.abs(p1 - p0) <= self.velocity * dt
-        return inside & self._stoppable(target)
+        admissible: Flags = inside & self._stoppable(target)
+        return admissible
 
-    def _stoppable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def _stoppable(self, state: Motion) -> Flags:
         """(joints,) True where the shortest stop from `state` stays inside all bounds."""
         p, v, a = state
         ramp = np.abs(a) / self.jerk
@@ -174,8 +185,7 @@ class Limiter:
         ticks = periods
         while ticks * self.period_s <= LONGEST_PLAN_S:
             wanted = view.state(ticks, joint)
-            fastest = planner.plan(now, wanted) if wanted is not None else None
-            if fastest is None:
+            if wanted is None or (fastest := planner.plan(now, wanted)) is None:
                 break
             duration_s = ticks * self.period_s
             if fastest.duration <= duration_s:
@@ -194,7 +204,7 @@ class Limiter:
             and extrema.max <= self.upper[joint] + ROUNDING
         )
 
-    def aimable(self, state: Motion) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def aimable(self, state: Motion) -> Flags:
         """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
         _, v, a = state
         return (np.abs(v) + a * a / (2 * self.jerk) <= self.velocity) & self._stoppable(state)
@@ -206,7 +216,9 @@ class Limiter:
         end = np.clip(stop_at(plan_stop(slow, self.acceleration, self.jerk), np.inf).position, self.lower, self.upper)
         whole, part = self.aimable(state), self.aimable(slow)
         return Motion(
-            np.where(whole | part, p, end), np.where(whole, v, np.where(part, slow.velocity, 0.0)), np.where(whole, a, 0.0)
+            np.where(whole | part, p, end),
+            np.where(whole, v, np.where(part, slow.velocity, 0.0)),
+            np.where(whole, a, 0.0),
         )
 
 
@@ -215,7 +227,7 @@ class _View:
 
     def __init__(self, limiter: Limiter, reference: Reference) -> None:
         self._limiter, self._reference = limiter, reference
-        self._states: dict[int, tuple[Motion, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = {}
+        self._states: dict[int, tuple[Motion, Flags]] = {}
         self._aims: dict[int, Motion] = {}
 
     def state(self, ticks: int, joint: int) -> "tuple[float, float, float] | None":

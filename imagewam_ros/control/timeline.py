@@ -80,7 +80,8 @@ class Rows:
         """(times,) True where a time lies between the first and the last row."""
         if not self.times_ns.size:
             return np.zeros(times_ns.shape, dtype=np.bool_)
-        return (times_ns >= self.times_ns[0]) & (times_ns <= self.times_ns[-1])
+        covered: NDArray[np.bool_] = (times_ns >= self.times_ns[0]) & (times_ns <= self.times_ns[-1])
+        return covered
 
     def at(self, times_ns: Times) -> Floats:
         """Rows interpolated at times_ns by the cubic through the four nearest rows."""

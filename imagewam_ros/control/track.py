@@ -25,16 +25,16 @@ class Track:
         self._acceleration, self._jerk, self._smoothing_hz = acceleration, jerk, smoothing_hz
         self._merge, self._newest_only = merge, replace(merge, rule="latest", execute_horizon=0, latency_skip_s=0.0)
         self._timeline = Timeline.empty(acceleration.size)
-        self._spacing_ns = 0
+        self._spacing_ns = FINEST_NS
         self._refit_ns: int | None = None
         self.curve: Curve
         self.rest(np.zeros(acceleration.size), 0)
 
     @property
     def last_row_ns(self) -> int:
-        """Time of the last row; without rows, the time at which the stop began."""
+        """Time at which the curve passes the last row; without rows, the time at which the stop began."""
         times = self._timeline.rows.times_ns
-        return int(times[-1]) if times.size else self.curve.last_row_ns
+        return max(int(times[-1]), self.curve.last_row_ns) if times.size else self.curve.last_row_ns
 
     def rest(self, position: Floats, now_ns: int) -> None:
         """Forget all rows and rest at `position`."""
@@ -54,8 +54,8 @@ class Track:
         """Move the curve in time, because the clock was moved."""
         self.curve = replace(self.curve, knots_ns=tuple(knot + by_ns for knot in self.curve.knots_ns))
 
-    def take(self, chunk: ActionChunk, positions: Floats, start_ns: int, now_ns: int, fresh: bool) -> Rows:
-        """Merge a chunk's `positions` (rows, joints of this arm) and refit the curve from `start_ns`.
+    def merge(self, chunk: ActionChunk, positions: Floats, now_ns: int, fresh: bool) -> Rows:
+        """Merge a chunk's `positions` (rows, joints of this arm); `fit` must follow.
 
         `fresh` drops the rows that another commander left. Returns the chunk's own rows.
         """
@@ -67,27 +67,28 @@ class Track:
         horizon_end_ns = chunk.due_ns(min(config.execute_horizon, chunk.rows - 1))
         self._timeline = timeline.merge(rows, config, horizon_end_ns, now_ns)
         self._spacing_ns = spacing_ns
-        self._fit(start_ns)
         return rows
 
-    def refresh(self, now_ns: int) -> bool:
-        """Run the curve through further rows where there are more than it held; True if it changed."""
-        if self._refit_ns is None or now_ns < self._refit_ns:
-            return False
-        self._fit(now_ns)
-        return True
-
-    def _fit(self, start_ns: int) -> None:
+    def ahead(self, start_ns: int) -> Rows:
+        """Merged rows after `start_ns`, at most `WINDOW`."""
         rows = self._timeline.rows.after(start_ns)
-        more = rows.times_ns.size > WINDOW
+        return Rows(rows.times_ns[:WINDOW], rows.positions[:WINDOW])
+
+    def fit(self, start_ns: int, rows: Rows) -> None:
+        """Refit the curve from `start_ns` through `rows`, which are `ahead` or what a guard made of them."""
+        more = self._timeline.rows.after(start_ns).times_ns.size > WINDOW
         self._refit_ns = int(rows.times_ns[WINDOW // 2]) if more else None
         self.curve = fit(
             self.curve.at(start_ns),
             start_ns,
-            rows.times_ns[:WINDOW],
-            rows.positions[:WINDOW],
+            rows.times_ns,
+            rows.positions,
             self._spacing_ns,
             self._smoothing_hz,
             self._acceleration,
             self._jerk,
         )
+
+    def wants_refit(self, now_ns: int) -> bool:
+        """True when there are rows behind the window and half of it is done."""
+        return self._refit_ns is not None and now_ns >= self._refit_ns

@@ -42,7 +42,9 @@ class Trajectory(NamedTuple):
 
     def at(self, time_s: Floats) -> Floats:
         """(times, joints) positions."""
-        return self.middle + np.sum(self.amplitude * np.sin(self.omega * time_s[:, None, None] + self.phase), axis=1)
+        waves = self.amplitude * np.sin(self.omega * time_s[:, None, None] + self.phase)
+        positions: Floats = self.middle + waves.sum(axis=1)
+        return positions
 
 
 def smooth(robot: Embodiment, rng: np.random.Generator, share: float = SHARE) -> Trajectory:
@@ -71,7 +73,7 @@ def deliveries(
     chunks = []
     for index in range(int(duration_s * RATE_HZ / EVERY)):
         stamp_ns = index * EVERY * period_ns
-        rows = trajectory.at((stamp_ns + (1 + np.arange(ROWS)) * period_ns) * 1e-9)
+        rows = trajectory.at((stamp_ns + (1 + np.arange(ROWS, dtype=np.float64)) * period_ns) * 1e-9)
         shifted = rows if offsets is None else rows + offsets[index]
         chunk = ActionChunk(stamp_ns, period_ns, robot.joint_names, shifted, sequence=index)
         chunks.append((stamp_ns + round(latency_s * 1e9), chunk))
@@ -87,7 +89,7 @@ def through_executor(robot: Embodiment, start: Floats, arriving: list[tuple[int,
         while waiting and waiting[0][0] <= now_ns:
             executor.accept(waiting.pop(0)[1], now_ns)
         positions.append(executor.step(now_ns).command.position)
-    return Sent(np.arange(ticks) * robot.period_ns * 1e-9, np.array(positions))
+    return Sent(np.arange(ticks, dtype=np.float64) * robot.period_ns * 1e-9, np.array(positions))
 
 
 Sampler = Callable[[ActionChunk, int, int], Motion]
@@ -102,19 +104,19 @@ def through_sampler(
     limiter.reset(start)
     zero = np.zeros(start.size)
     running: tuple[int, ActionChunk] | None = None
+
+    def reference(ahead: int) -> Motion:
+        if running is None:
+            return Motion(start, zero, zero)
+        return sampler(running[1], running[0], (tick - 1 + ahead) * robot.period_ns)
+
     for tick in range(1, ticks):
         now_ns = tick * robot.period_ns
         while waiting and waiting[0][0] <= now_ns:
             running = waiting.pop(0)
             limiter.drop_plans()
-
-        def reference(ahead: int, at_ns: int = now_ns - robot.period_ns) -> Motion:
-            if running is None:
-                return Motion(start, zero, zero)
-            return sampler(running[1], running[0], at_ns + ahead * robot.period_ns)
-
         positions.append(limiter.step(reference).position)
-    return Sent(np.arange(ticks) * robot.period_ns * 1e-9, np.array(positions))
+    return Sent(np.arange(ticks, dtype=np.float64) * robot.period_ns * 1e-9, np.array(positions))
 
 
 def linear_on_arrival(chunk: ActionChunk, arrival_ns: int, at_ns: int) -> Motion:
@@ -161,7 +163,7 @@ def clamped_slopes(rows: Floats) -> Floats:
         system[i, i - 1 : i + 2] = 1, 4, 1
     right = np.zeros_like(rows)
     right[1:-1] = 3 * (rows[2:] - rows[:-2])
-    return np.linalg.solve(system, right)
+    return np.asarray(np.linalg.solve(system, right), dtype=np.float64)
 
 
 OTHERS: dict[str, Sampler] = {
@@ -199,7 +201,9 @@ class Peaks(NamedTuple):
     travel: float
 
 
-def peaks(robot: Embodiment, latency_s: float, seed: int, offset: float = 0.01, duration_s: float = 12.0) -> dict[str, Peaks]:
+def peaks(
+    robot: Embodiment, latency_s: float, seed: int, offset: float = 0.01, duration_s: float = 12.0
+) -> dict[str, Peaks]:
     """What each way does with chunks that disagree by random offsets of standard deviation `offset`."""
     rng = np.random.default_rng(seed)
     trajectory = smooth(robot, rng, share=0.3)
@@ -213,8 +217,9 @@ def peaks(robot: Embodiment, latency_s: float, seed: int, offset: float = 0.01, 
 
 def _peaks(positions: Floats, robot: Embodiment) -> Peaks:
     dt, limits = robot.period_ns * 1e-9, robot.limits
-    found = [
-        float((np.abs(np.diff(positions, order, axis=0)) / dt**order / limit).max())
-        for order, limit in enumerate((limits.velocity, limits.acceleration, limits.jerk), start=1)
-    ]
-    return Peaks(*found, float(np.abs(np.diff(positions, axis=0)).sum()))
+
+    def share(order: int, limit: Floats) -> float:
+        return float((np.abs(np.diff(positions, order, axis=0)) / dt**order / limit).max())
+
+    travelled = float(np.abs(np.diff(positions, axis=0)).sum())
+    return Peaks(share(1, limits.velocity), share(2, limits.acceleration), share(3, limits.jerk), travelled)

@@ -8,8 +8,6 @@ inference 0.23 s. A loop that waits for inference, plays rows 0 to 7 and asks ag
 wherever the arms are observed; promised travel is that of the demonstration at its own speed.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +42,9 @@ class Case(NamedTuple):
 
 def profile(first_half: float = FIRST_HALF) -> Floats:
     """(rows,) share of a chunk's travel that each row has reached."""
-    rows = np.arange(ROWS) / (ROWS - 1)
-    return rows ** (np.log(first_half) / np.log((EVERY - 1) / (ROWS - 1)))
+    rows = np.arange(ROWS, dtype=np.float64) / (ROWS - 1)
+    reached: Floats = rows ** (np.log(first_half) / np.log((EVERY - 1) / (ROWS - 1)))
+    return reached
 
 
 def through_executor(
@@ -69,7 +68,7 @@ def through_executor(
             executor.accept(flight.pop(0)[1], now_ns)
         position = executor.step(now_ns).command.position
         positions.append(position)
-    time_s = np.arange(len(positions)) * tick_ns * 1e-9
+    time_s = np.arange(len(positions), dtype=np.float64) * tick_ns * 1e-9
     joint = int(np.argmin(robot.gripper_mask))
     return _case(time_s, np.array(positions)[:, joint])
 

@@ -99,5 +99,7 @@ class Watchdog:
         worst = int(error.argmax())
         if error[worst] <= limit:
             return None
-        reason = f"joint {names[worst]!r} is {error[worst]:.3f} from its command (limit {limit}); is its controller active?"
+        reason = (
+            f"joint {names[worst]!r} is {error[worst]:.3f} from its command (limit {limit}); is its controller active?"
+        )
         return Alarm("tracking", Response.FAULT, reason)
