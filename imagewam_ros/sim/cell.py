@@ -12,7 +12,7 @@ import numpy as np
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import ConfigError, ImageWamError, unknown_name
 from imagewam_ros.core.schema import Floats, Image, JointState
-from imagewam_ros.kinematics.description import expand
+from imagewam_ros.kinematics.description import describe
 from imagewam_ros.sim.appearance import Appearance
 from imagewam_ros.sim.gl import BACKEND, mujoco
 from imagewam_ros.sim.scene import FRONT, FRONT_SIZE, PHYSICS_NS, build_model
@@ -47,7 +47,7 @@ class Cell:
         self.embodiment = embodiment or load_embodiment("sim_cell")
         self.task_name, self.task = task, find_task(task)
         self.randomise, self.fine_front = randomise, fine_front
-        self.urdf = expand()
+        self.urdf = describe(self.embodiment)
         self.model = build_model(self.urdf, self.embodiment, self.task)
         self.data = mujoco.MjData(self.model)
         self.world = World(self.model, self.data)

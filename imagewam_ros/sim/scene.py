@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.sim.gl import mujoco
 from imagewam_ros.sim.tasks import Task
 
@@ -49,7 +50,16 @@ SERVOS = {
 
 
 def build_model(urdf: str, embodiment: Embodiment, task: Task) -> mujoco.MjModel:
-    """Compile the robot of a URDF text with the task's objects on its table."""
+    """Compile the robot of a URDF text with the task's objects on its table.
+
+    Raises ConfigError for a robot whose drives are not described here.
+    """
+    unknown = [name for name in embodiment.joint_names if _kind(name) not in SERVOS]
+    if unknown:
+        raise ConfigError(
+            f"robot {embodiment.name!r} has no MuJoCo twin: the drives of {', '.join(unknown)} are not described; "
+            "simulate sim_cell, or run this robot in Gazebo or on mock hardware"
+        )
     opening = urdf.index(">", urdf.index("<robot")) + 1
     spec = mujoco.MjSpec.from_string(urdf[:opening] + COMPILER + urdf[opening:])
     _set_options(spec)
@@ -108,8 +118,12 @@ def _add_servos(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
 
 
 def _servo(joint: str) -> Servo:
-    kind = joint.split("_", 1)[1].removesuffix("_mimic")
-    return SERVOS[kind]
+    return SERVOS[_kind(joint)]
+
+
+def _kind(joint: str) -> str:
+    """Drive of a joint: its name without side."""
+    return joint.partition("_")[2].removesuffix("_mimic")
 
 
 def _add_cameras(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, ImageWamError
 from imagewam_ros.sim.cell import HOME, Cell
 from imagewam_ros.sim.gl import BACKEND
@@ -93,6 +94,11 @@ def test_bad_targets_are_refused_and_nothing_moves(cell, targets):
 def test_unknown_task_names_the_nearest():
     with pytest.raises(ConfigError, match="unknown task 'tray_lfit'; did you mean 'tray_lift'"):
         Cell(task="tray_lfit")
+
+
+def test_robot_without_a_twin_is_refused():
+    with pytest.raises(ConfigError, match="robot 'piper' has no MuJoCo twin: the drives of left_joint1, .* sim_cell"):
+        Cell(load_embodiment("piper"))
 
 
 @needs_gl
