@@ -120,15 +120,6 @@ class Cell:
         since = self._achieved_since_ns
         return since is not None and self.time_ns - since >= HOLD_NS
 
-    def _achieved(self) -> bool:
-        if self.instruction in self.task.instructions:
-            return self.task.achieved(self.world, self.instruction)
-        return bool(np.abs(self._objects() - self._objects_start).max() < UNTOUCHED_M)
-
-    def _objects(self) -> Floats:
-        """(objects, 3) positions of all free bodies."""
-        return np.array(self.data.xpos[self._object_bodies])
-
     def snapshot(self) -> mujoco.MjData:
         """Copy the state, so that a camera can be rendered later as of now."""
         copy = mujoco.MjData(self.model)
@@ -153,6 +144,15 @@ class Cell:
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+
+    def _achieved(self) -> bool:
+        if self.instruction in self.task.instructions:
+            return self.task.achieved(self.world, self.instruction)
+        return bool(np.abs(self._objects() - self._objects_start).max() < UNTOUCHED_M)
+
+    def _objects(self) -> Floats:
+        """(objects, 3) positions of all free bodies."""
+        return np.array(self.data.xpos[self._object_bodies])
 
     def _renderer(self, camera: str) -> mujoco.Renderer:
         if BACKEND in ("disable", "disabled", "off", "false", "0"):
