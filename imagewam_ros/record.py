@@ -22,6 +22,7 @@ from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.recover import cut_off, recover
+from imagewam_ros.domain import use_domain
 from imagewam_ros.graph import Death, Process, Ref, Value, settings
 from imagewam_ros.supervisor import Supervisor
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=700, help="how many demonstrations")
     parser.add_argument("--out", type=Path, help="folder for the episodes; whole ones in it are kept")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"of the first episode, from {FIRST_SEED} up")
+    parser.add_argument("--domain", type=int, help="ROS domain of the running graph (default: ROS_DOMAIN_ID, or 0)")
     parser.add_argument("--task", default="tray_lift", help="task of the simulated cell")
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--workers", type=int, default=2, help="processes that record side by side")
@@ -94,6 +96,8 @@ def _record_live(arguments: argparse.Namespace) -> int:
     """Start the recorder beside the running graph and obey the keyboard until `q`."""
     from imagewam_ros.nodes import recorder_keys
 
+    if arguments.domain is not None:
+        use_domain(arguments.domain)
     parameters: dict[str, Value | tuple[str, ...] | Ref] = {
         "robot": arguments.robot,
         "directory": str(arguments.out.resolve()),

@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError
+from imagewam_ros.msg import EpisodeStatus
 from imagewam_ros.nodes import parameters, qos, topics
 from imagewam_ros.nodes.spin import run
 
@@ -33,6 +34,9 @@ PICTURES = 8
 """Different noise images that are published in turn."""
 
 PATIENCE_S = 30.0
+SETTLED_S = 1.5
+"""A recorder that wrote nothing for so long, three of its reports, has taken everything."""
+
 BEGIN, END = "load begins", "load ends"
 """Lines that mark the measured stretch in the output."""
 
@@ -79,6 +83,8 @@ class LoadNode(Node):
         self._cameras = {c.topic: self.create_publisher(Image, c.topic, qos.IMAGES_OUT) for c in self._robot.cameras}
         joints = (topics.JOINT_STATES, ARM_TOPIC)
         self._joints = {name: self.create_publisher(JointState, name, qos.JOINT_STATES_OUT) for name in joints}
+        self._written = 0
+        self.create_subscription(EpisodeStatus, topics.EPISODE_STATUS, self._on_status, qos.STATUS)
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
@@ -102,7 +108,7 @@ class LoadNode(Node):
         print(BEGIN, flush=True)
         load = self._publish(episode)
         print(END, flush=True)
-        time.sleep(1.0)  # what is still on its way; the bag's counts are compared, so a loss cannot hide here
+        self._settle()
         self._call(Trigger, f"{topics.EPISODE}/success", Trigger.Request())
         return load
 
@@ -125,6 +131,16 @@ class LoadNode(Node):
             counts[which] += 1
         load.seconds = (time.monotonic_ns() - began_ns) / 1e9
         return load
+
+    def _settle(self) -> None:
+        """Wait until the recorder takes nothing more: what is on its way belongs to the episode."""
+        end, known = time.monotonic() + PATIENCE_S, -1
+        while time.monotonic() < end and known != self._written:
+            known = self._written
+            time.sleep(SETTLED_S)
+
+    def _on_status(self, message: EpisodeStatus) -> None:
+        self._written = message.messages
 
     def _shutter(self, number: int, load: Load) -> None:
         stamp = self.get_clock().now().to_msg()

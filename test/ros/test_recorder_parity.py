@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 
@@ -16,11 +17,13 @@ from imagewam_ros.core.errors import StaleObservation
 from imagewam_ros.core.schema import Observation
 from imagewam_ros.core.sync import JOINTS, SyncConfig, Synchroniser
 from imagewam_ros.data.bag_streams import frame_images, plan_frames, read_streams
-from imagewam_ros.msg import ExecutorCommand
+from imagewam_ros.msg import EpisodeStatus, ExecutorCommand
 from imagewam_ros.nodes import messages, qos, topics
 
 ROBOT = load_embodiment("sim_cell")
 MS = 1_000_000
+PATIENT = QoSProfile(depth=1000)
+"""Keeps what a busy machine delivers late, so that both sides get every message."""
 
 
 class LivePath:
@@ -32,8 +35,8 @@ class LivePath:
         self.served: list[Observation] = []
         self._sync = Synchroniser(names, JOINTS, SyncConfig(), lambda name, m: messages.to_image(m, cameras[name]))
         for name, topic in names.items():
-            node.create_subscription(kind, topic, lambda m, name=name: self._image(name, m), qos.IMAGES_OUT)
-        node.create_subscription(JointState, topics.JOINT_STATES, self._joint_state, qos.JOINT_STATES_OUT)
+            node.create_subscription(kind, topic, lambda m, name=name: self._image(name, m), PATIENT)
+        node.create_subscription(JointState, topics.JOINT_STATES, self._joint_state, PATIENT)
 
     def _image(self, name: str, message: Any) -> None:
         self._sync.add_image(name, messages.stamp_ns(message.header.stamp), message)
@@ -58,8 +61,9 @@ def topic_of(camera: Any, kind: type) -> str:
     return topics.compressed(camera.topic) if kind is CompressedImage else str(camera.topic)
 
 
-def publish(node: Any, cameras: dict[str, Any], joints: Any, commands: Any, kind: type) -> None:
-    """Two seconds: 200 Hz joints, 20 Hz cameras with jitter, every tenth wrist image lost."""
+def publish(node: Any, cameras: dict[str, Any], joints: Any, commands: Any, kind: type) -> int:
+    """Two seconds: 200 Hz joints, 20 Hz cameras with jitter, every tenth wrist image lost. Returns the messages."""
+    images = 0
     rng, noise = random.Random(3), np.random.default_rng(3)
     names = list(ROBOT.joint_names)
     pictures = [noise.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(6)]
@@ -83,17 +87,19 @@ def publish(node: Any, cameras: dict[str, Any], joints: Any, commands: Any, kind
                     else messages.from_image(picture, at, name)
                 )
                 publisher.publish(message)
+                images += 1
         time.sleep(max(0.0, began + (number + 1) * 0.005 - time.monotonic()))
+    return 800 + images
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Image, CompressedImage])
 def test_bag_frames_equal_live_frames(spawn: Any, probe: Any, tmp_path: Path, kind: type) -> None:
     node = probe.node
-    cameras = {c.name: node.create_publisher(kind, topic_of(c, kind), qos.IMAGES_OUT) for c in ROBOT.cameras}
-    joints = node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
-    commands = node.create_publisher(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
-    live = LivePath(node, kind)
+    cameras = {c.name: node.create_publisher(kind, topic_of(c, kind), PATIENT) for c in ROBOT.cameras}
+    joints = node.create_publisher(JointState, topics.JOINT_STATES, PATIENT)
+    commands = node.create_publisher(ExecutorCommand, topics.COMMAND, PATIENT)
+    live, statuses = LivePath(node, kind), probe.collect(EpisodeStatus, topics.EPISODE_STATUS, qos.STATUS)
     spawn(
         "imagewam_ros.nodes.recorder_node",
         directory=str(tmp_path),
@@ -105,8 +111,8 @@ def test_bag_frames_equal_live_frames(spawn: Any, probe: Any, tmp_path: Path, ki
     everyone = [*cameras.values(), joints]
     assert probe.until(lambda: all(publisher.get_subscription_count() == 2 for publisher in everyone))
     folder = Path(probe.call(Trigger, "/episode/start", Trigger.Request()).message)
-    publish(node, cameras, joints, commands, kind)
-    time.sleep(0.5)
+    sent = publish(node, cameras, joints, commands, kind)
+    assert probe.until(lambda: statuses and statuses[-1].messages == sent, 60), statuses[-1]
     assert probe.call(Trigger, "/episode/success", Trigger.Request()).success
 
     streams = read_streams(folder)
