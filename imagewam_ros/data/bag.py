@@ -83,15 +83,14 @@ class BagWriter:
 
     def add(self, topic: Topic) -> int:
         """Add a topic and return its channel. Raises EpisodeError for a type without a definition."""
+        text, type_hash = definition(topic.msgtype)
         if topic.msgtype not in self._schemas:
-            text = definition(topic.msgtype).text.encode()
-            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text)
-        channel = self._writer.register_channel(
-            topic.name,
-            "cdr",
-            self._schemas[topic.msgtype],
-            {"offered_qos_profiles": yaml.safe_dump(_qos(topic)).strip() if topic.qos else ""},
-        )
+            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
+        about = {
+            "offered_qos_profiles": yaml.safe_dump(_qos(topic)).strip() if topic.qos else "",
+            "topic_type_hash": type_hash,
+        }
+        channel = self._writer.register_channel(topic.name, "cdr", self._schemas[topic.msgtype], about)
         self._topics[channel], self._counts[channel] = topic, 0
         return int(channel)
 
