@@ -9,9 +9,11 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
@@ -48,8 +50,8 @@ class ControlThread:
     """Ticks while active. simulated says that `clock` follows /clock; scale is its usual speed."""
 
     def __init__(self, executor: Executor, clock: Clock, listener: Listener, *, simulated: bool, scale: float) -> None:
-        self.joint_state: JointState | None = None
-        self._used: JointState | None = None
+        self._heard: deque[tuple[tuple[str, ...], JointState]] = deque(maxlen=64)
+        self._measured_ns = 0
         self._executor, self._clock, self._listener = executor, clock, listener
         self._simulated, self._scale = simulated, scale
         self._gate = ClockGate(clock) if simulated else None
@@ -57,6 +59,15 @@ class ControlThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="control")
         self._stopping = threading.Event()
         self._ended: Future[None] | None = None
+
+    def hear(self, arms: tuple[str, ...], joint_state: JointState) -> None:
+        """The drivers of `arms` reported; joint_state is that of both arms, as old as the older."""
+        self._heard.append((arms, joint_state))
+
+    def hear_controllers(self, arms: list[str]) -> None:
+        """The controllers of `arms` are there."""
+        for arm in arms:
+            self.tell(partial(self._executor.note_controller, arm, self._steady_ns()))
 
     def prepare(self, fifo_priority: int, cpu: int) -> None:
         """Give the thread real-time priority and a CPU of its own. Raises ConfigError when the system refuses."""
@@ -66,6 +77,7 @@ class ControlThread:
     def start(self, joint_state: JointState) -> None:
         """Activate the executor where the arms are and tick from now on. Raises what activation raises."""
         self._stopping.clear()
+        self._heard.clear()
         self._pool.submit(lambda: self._executor.activate(self._clock.now().nanoseconds, joint_state)).result()
         self._ended = self._pool.submit(self._run)
         self._ended.add_done_callback(self._report)
@@ -128,11 +140,10 @@ class ControlThread:
                 return
             # A stop must end even when the clock does: then the arms brake in nominal time.
             now_ns = self._clock.now().nanoseconds if reached else due_ns
-            state = self.joint_state
-            fresh = state if state is not self._used else None
-            step = self._executor.step(now_ns, fresh, round(time.monotonic_ns() * self._scale))
+            arms, state = self._news()
+            step = self._executor.step(now_ns, state, self._steady_ns(), arms)
             if step.periods:
-                self._used, ticked_s = state, time.monotonic()
+                ticked_s = time.monotonic()
                 self._listener.on_step(step, now_ns, now_ns - due_ns)
             elif time.monotonic() - ticked_s > FROZEN_S:
                 self._listener.on_trouble(
@@ -157,6 +168,22 @@ class ControlThread:
     def _report(self, ended: "Future[None]") -> None:
         if (error := ended.exception()) is not None:
             self._listener.on_trouble(f"the control thread ended: {type(error).__name__}: {error}")
+
+    def _news(self) -> tuple[set[str], JointState | None]:
+        """Arms heard since the last tick, and the newest state if both arms are newer in it."""
+        arms: set[str] = set()
+        newest: JointState | None = None
+        while self._heard:
+            sides, newest = self._heard.popleft()
+            arms.update(sides)
+        if newest is None or newest.stamp_ns == self._measured_ns:
+            return arms, None
+        self._measured_ns = newest.stamp_ns
+        return arms, newest
+
+    def _steady_ns(self) -> int:
+        """The watchdogs' clock: steady time, as fast as simulated time usually is."""
+        return round(time.monotonic_ns() * self._scale)
 
     def _serve(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rates, latencies and the present complaint of a node, once a second on /diagnostics."""
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
 
@@ -15,6 +16,9 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 WINDOW = 2000
 """Samples that a percentile looks at: ten seconds at 200 Hz."""
 
+BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, float("inf"))
+"""Upper edges of a histogram of durations."""
+
 
 class Meter:
     """Counts events and remembers samples. Rates are per second of the caller's clock."""
@@ -25,6 +29,7 @@ class Meter:
         self._before: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
         self._rates: dict[str, float] = {}
+        self._buckets: dict[str, Counter[float]] = {}
         self._since_ns = 0
 
     def count(self, name: str) -> None:
@@ -34,6 +39,11 @@ class Meter:
     def sample(self, name: str, value: float) -> None:
         """Remember one measurement, in the unit that `name` ends in."""
         self._samples.setdefault(name, deque(maxlen=WINDOW)).append(value)
+
+    def bucket(self, name: str, value_s: float) -> None:
+        """Count one duration in a histogram that never forgets."""
+        edge = BUCKETS_S[min(bisect_left(BUCKETS_S, value_s), len(BUCKETS_S) - 1)]
+        self._buckets.setdefault(name, Counter())[edge] += 1
 
     def rate(self, name: str) -> float:
         """Events per second between the two latest reports, 0 before."""
@@ -52,6 +62,9 @@ class Meter:
         for name, samples in self._samples.items():
             p50, p95, p99, largest = np.quantile(list(samples), (0.5, 0.95, 0.99, 1.0))
             values[name] = f"p50 {p50:.6f} p95 {p95:.6f} p99 {p99:.6f} max {largest:.6f}"
+        for name, buckets in self._buckets.items():
+            counted = Counter(buckets)
+            values[f"{name}_histogram"] = " ".join(f"<={edge * 1e3:g}ms:{counted[edge]}" for edge in BUCKETS_S)
         self._before, self._since_ns = counts, now_ns
         return values
 

@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError, StaleObservation, unknown_name
+from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, JointState
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
@@ -27,6 +28,9 @@ from imagewam_ros.nodes.outputs import KINDS, make_output
 from imagewam_ros.nodes.spin import run
 
 LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
+
+LISTEN_S = 0.1
+"""How often it is looked whether the controllers still listen."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class ExecutorNode(ManagedNode):
         self._config = config = parameters.declare(self, ExecutorNodeConfig)
         self._robot = robot = load_embodiment(config.robot)
         self._executor = Executor(robot, config.control)
+        self._joints = JointMerge(robot)
         simulated = bool(self.get_parameter("use_sim_time").value)
         self._thread = ControlThread(
             self._executor, self.get_clock(), self, simulated=simulated, scale=config.real_time_factor
@@ -86,6 +91,7 @@ class ExecutorNode(ManagedNode):
         self.serve(Trigger, topics.HOLD, lambda *_: self._ask(lambda: self._executor.hold("asked to hold")))
         self.serve(Trigger, topics.RESUME, lambda *_: self._ask(self._executor.resume))
         self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(self._executor.reset_fault))
+        self.every(LISTEN_S, lambda: self._thread.hear_controllers(self._output.listening_arms()))
         self._publish_status()
 
     def start(self) -> None:
@@ -108,6 +114,7 @@ class ExecutorNode(ManagedNode):
         self._commands_out.publish(messages.from_command(step.command, now_ns))
         self.diagnostics.meter.count("commands")
         self.diagnostics.meter.sample("lateness_s", late_ns / 1e9)
+        self.diagnostics.meter.bucket("lateness", late_ns / 1e9)
         told, self._told = self._told, (step.state, step.reason)
         if told != self._told or step.command.tick % self._status_every == 0:
             self._publish_status()
@@ -121,7 +128,9 @@ class ExecutorNode(ManagedNode):
         self._thread.tell(lambda: self._take(chunk))
 
     def _on_joint_state(self, message: JointStateMsg) -> None:
-        self._thread.joint_state = messages.to_joint_state(message, self._robot.joint_names)
+        arms = messages.merge_joint_state(message, self._joints)
+        if self.is_active and self._joints.complete:
+            self._thread.hear(arms, self._joints.state)
 
     def _take(self, chunk: ActionChunk) -> None:
         """Offer a chunk to the executor; runs on the control thread."""
@@ -129,9 +138,10 @@ class ExecutorNode(ManagedNode):
         self.diagnostics.meter.count("accepted" if verdict.accepted else "refused")
         if verdict.accepted:
             self._chunk = chunk
-        else:
+            return
+        if self.is_active:
             self.get_logger().warning(f"refused chunk {chunk.sequence}: {verdict.reason}", throttle_duration_sec=1.0)
-            self._publish_status()
+        self._publish_status()
 
     def _ask(self, request: Callable[[], None]) -> str:
         self._thread.ask(request)
@@ -139,10 +149,10 @@ class ExecutorNode(ManagedNode):
         return self._executor.status.reason
 
     def _present_joints(self) -> JointState:
-        state, topic = self._thread.joint_state, self.resolve_topic_name(topics.JOINT_STATES)
-        if state is None:
-            reason = self.complaint or f"is {topic} published with all joints of robot {self._robot.name!r}?"
-            raise StaleObservation(f"no joint states yet; {reason}")
+        topic = self.resolve_topic_name(topics.JOINT_STATES)
+        if not self._joints.complete and not self.count_publishers(topic):
+            raise StaleObservation(f"no joint states yet; is {topic} published?")
+        state = self._joints.state
         age_s, limit_s = (self.get_clock().now().nanoseconds - state.stamp_ns) / 1e9, self._config.joint_state_age_s
         if abs(age_s) > limit_s:
             raise StaleObservation(

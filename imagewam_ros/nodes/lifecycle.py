@@ -153,7 +153,10 @@ class ManagedNode(LifecycleNode):
         except Exception as error:  # noqa: BLE001
             known = isinstance(error, ImageWamError)
             text = f"cannot {transition}: {error}" if known else f"cannot {transition}: {type(error).__name__}: {error}"
-            self.get_logger().error(text if known else f"{text}\n{traceback.format_exc()}")
+            if known:
+                self.get_logger().warning(text)  # whoever asked for the transition decides how bad that is
+            else:
+                self.get_logger().error(f"{text}\n{traceback.format_exc()}")
             if report:
                 self.diagnostics.set(ERROR, text)
             return False

@@ -22,6 +22,7 @@ from imagewam_ros.cameras.camera import Intrinsics
 from imagewam_ros.control.executor import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
+from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
@@ -167,6 +168,13 @@ def to_joint_state(message: JointStateMsg, joint_names: tuple[str, ...]) -> Join
     has_velocity = len(message.velocity) == len(message.name)
     velocity = np.frombuffer(message.velocity, dtype=np.float64)[order] if has_velocity else np.zeros(len(order))
     return JointState(stamp_ns(message.header.stamp), joint_names, position, np.nan_to_num(velocity))
+
+
+def merge_joint_state(message: JointStateMsg, merge: JointMerge) -> tuple[str, ...]:
+    """Add a message to `merge` and return the arms of which every joint is newer now."""
+    position = np.frombuffer(message.position, dtype=np.float64)
+    velocity = np.frombuffer(message.velocity, dtype=np.float64)
+    return merge.add(stamp_ns(message.header.stamp), message.name, position, velocity)
 
 
 def from_joint_state(state: JointState) -> JointStateMsg:

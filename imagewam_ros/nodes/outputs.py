@@ -35,6 +35,10 @@ class Output(Protocol):
         """Topics that nobody listens to."""
         ...
 
+    def listening_arms(self) -> list[str]:
+        """Arms of which every controller listens."""
+        ...
+
 
 class _Part(NamedTuple):
     """A publisher and the part of the joint vector that it carries."""
@@ -45,18 +49,24 @@ class _Part(NamedTuple):
 
 
 class _Topics:
-    """Publishers of one output."""
+    """Publishers of one output, by the arms that they serve."""
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
-        self._publishers: list[Any] = []
+        self._publishers: list[tuple[tuple[str, ...], Any]] = []
 
-    def add(self, kind: type, topic: str) -> Any:
-        self._publishers.append(self._node.publisher(kind, topic, qos.COMMANDS))
-        return self._publishers[-1]
+    def add(self, kind: type, topic: str, *sides: str) -> Any:
+        publisher = self._node.publisher(kind, topic, qos.COMMANDS)
+        self._publishers.append((sides, publisher))
+        return publisher
 
     def silent(self) -> list[str]:
-        return [str(p.topic_name) for p in self._publishers if p.get_subscription_count() == 0]
+        return [str(p.topic_name) for _, p in self._publishers if p.get_subscription_count() == 0]
+
+    def listening(self) -> list[str]:
+        everyone = dict.fromkeys(side for sides, _ in self._publishers for side in sides)
+        deaf = {side for sides, p in self._publishers if p.get_subscription_count() == 0 for side in sides}
+        return [side for side in everyone if side not in deaf]
 
 
 def _parts(robot: Embodiment, side: str) -> tuple[slice, slice]:
@@ -75,9 +85,9 @@ class ForwardOutput:
             joints, gripper = _parts(robot, arm.side)
             names = robot.joint_names
             forward, grip = topics.forward(arm.side), topics.gripper(arm.side)
-            self._arms.append(_Part(self._topics.add(Float64MultiArray, forward), joints, names[joints]))
-            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip), gripper, names[gripper]))
-        self.silent_topics = self._topics.silent
+            self._arms.append(_Part(self._topics.add(Float64MultiArray, forward, arm.side), joints, names[joints]))
+            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip, arm.side), gripper, names[gripper]))
+        self.silent_topics, self.listening_arms = self._topics.silent, self._topics.listening
 
     def send(self, command: Command) -> None:
         """Send both arms, then both grippers."""
@@ -101,10 +111,10 @@ class TrajectoryOutput:
             joints, gripper = _parts(robot, arm.side)
             path, grip = topics.trajectory(arm.side), topics.gripper(arm.side)
             names = robot.joint_names
-            self._arms.append(_Part(self._topics.add(JointTrajectory, path), joints, names[joints]))
-            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip), gripper, names[gripper]))
+            self._arms.append(_Part(self._topics.add(JointTrajectory, path, arm.side), joints, names[joints]))
+            self._grippers.append(_Part(self._topics.add(Float64MultiArray, grip, arm.side), gripper, names[gripper]))
         self._before: Command | None = None
-        self.silent_topics = self._topics.silent
+        self.silent_topics, self.listening_arms = self._topics.silent, self._topics.listening
 
     def send(self, command: Command) -> None:
         """Send both arms with one stamp, then both grippers."""
@@ -132,10 +142,11 @@ class TrajectoryOutput:
 class JointCommandOutput:
     """All joints in one sensor_msgs/JointState, which Isaac Sim takes as a command."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode, robot: Embodiment) -> None:
         self._topics = _Topics(node)
-        self._publisher = self._topics.add(JointStateMsg, topics.JOINT_COMMAND)
-        self.silent_topics = self._topics.silent
+        sides = [arm.side for arm in robot.arms]
+        self._publisher = self._topics.add(JointStateMsg, topics.JOINT_COMMAND, *sides)
+        self.silent_topics, self.listening_arms = self._topics.silent, self._topics.listening
 
     def send(self, command: Command) -> None:
         """Send positions and velocities."""
@@ -152,5 +163,5 @@ def make_output(kind: str, node: ManagedNode, robot: Embodiment, stop_share: flo
     if kind == "trajectory":
         return TrajectoryOutput(node, robot, stop_share)
     if kind == "joint_command":
-        return JointCommandOutput(node)
+        return JointCommandOutput(node, robot)
     raise ConfigError(unknown_name("output", kind, KINDS))

@@ -9,7 +9,7 @@ import dataclasses
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sensor_msgs.msg import JointState as JointStateMsg
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.schema import ActionChunk, Image, Observation
 from imagewam_ros.core.sync import SyncConfig, Synchroniser
@@ -27,7 +28,7 @@ from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.lifecycle import ManagedNode
-from imagewam_ros.nodes.spin import run
+from imagewam_ros.nodes.spin import leave, run
 from imagewam_ros.policy import Policy
 from imagewam_ros.srv import SetInstruction
 
@@ -73,11 +74,13 @@ class PolicyNode(ManagedNode):
         """Load and warm up, then subscribe."""
         self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
         self._robot = load_embodiment(config.robot)
+        self._joints = JointMerge(self._robot)
         self._brain = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self.cleanup.callback(self._brain.shutdown)
         self._policy = self._brain.submit(self._load).result()
         contract = self._policy.contract
         cameras = {name: self._robot.camera(name) for name in contract.camera_names}
+        self._half_frame_ns = round(0.5e9 / cameras[contract.camera_names[0]].rate_hz)
         image_topics = {
             name: topics.compressed(camera.topic) if config.compressed else camera.topic
             for name, camera in cameras.items()
@@ -98,6 +101,7 @@ class PolicyNode(ManagedNode):
     def start(self) -> None:
         """Infer from now on."""
         self._sync.clear()
+        self._joints = JointMerge(self._robot)
         self._last_ns = -1
         self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
 
@@ -128,19 +132,21 @@ class PolicyNode(ManagedNode):
 
     def _on_image(self, camera: str, message: ImageMsg | CompressedImage) -> None:
         self.diagnostics.meter.count(camera)
-        self._sync.add_image(camera, messages.stamp_ns(message.header.stamp), message)
+        shutter_ns = messages.stamp_ns(message.header.stamp) - self._robot.camera(camera).latency_ns
+        self._sync.add_image(camera, shutter_ns, message)
         self._consider()
 
     def _on_joint_state(self, message: JointStateMsg) -> None:
-        state = messages.to_joint_state(message, self._policy.contract.joint_names)
-        self._sync.add_joints(state.stamp_ns, state.position)
-        self._consider()
+        if messages.merge_joint_state(message, self._joints) and self._joints.complete:
+            state = self._joints.state
+            self._sync.add_joints(state.stamp_ns, state.position)
+            self._consider()
 
     def _consider(self) -> None:
         """Infer if the thread is free and an observation of the next chunk's time is complete."""
         if not self.is_active or not self._instruction or self._pending is not None:
             return
-        due_ns = self._last_ns + round(self._config.replan_period_s * 1e9) - self._config.sync.image_tolerance_ns
+        due_ns = self._last_ns + round(self._config.replan_period_s * 1e9) - self._half_frame_ns
         if self._sync.newest(due_ns if self._last_ns >= 0 else -1) is None:
             return
         now_ns = self.get_clock().now().nanoseconds
@@ -193,6 +199,6 @@ class PolicyNode(ManagedNode):
             self.diagnostics.set(OK, f"instruction {self._instruction_id}: {self._instruction or 'none'}")
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run the node."""
-    return run(PolicyNode)
+    leave(run(PolicyNode))

@@ -166,6 +166,14 @@ def test_meter_reports_rates_and_percentiles() -> None:
     assert meter.report(4_000_000_000)["chunk_rate_hz"] == "0.00"
 
 
+def test_histogram_counts_every_duration_once() -> None:
+    meter = Meter()
+    for value_s in (-1.0, 0.00009, 0.0003, 0.0003, 7.0):
+        meter.bucket("lateness", value_s)
+    histogram = meter.report(1)["lateness_histogram"]
+    assert histogram.startswith("<=0.1ms:2 <=0.2ms:0 <=0.5ms:2 ") and histogram.endswith("<=infms:1")
+
+
 def test_stand_in_filter_calls_with_message_then_own_arguments() -> None:
     source, seen = message_filters.StandInSimpleFilter(), []
     first = source.registerCallback(lambda *args: seen.append(args), "camera")
