@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen image autoencoders: a diffusers module, and the packing and normalisation around it.
 
-The posterior's mean is the latent. Source: model.md of the design notes, section 1.5 (FLUX.2).
+The posterior's mean is the latent. Source: model.md of the design notes, section 1.5 (FLUX.2), and
+variants.md, sections 1 and 2.
 """
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKLFlux2
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,6 +75,53 @@ class Flux2Codec(nn.Module):
         norm = self.autoencoder.bn
         deviation = (norm.running_var + norm.eps).sqrt()
         return norm.running_mean.view(1, -1, 1, 1).to(like), deviation.view(1, -1, 1, 1).to(like)
+
+
+class KlCodec(nn.Module):
+    """Plain diffusers AutoencoderKL: latent = (mean - shift) * scaling, packed 2x2 if the network wants it."""
+
+    packed: ClassVar[bool] = False
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> "KlCodec":
+        """Load a diffusers directory. Raises CheckpointError."""
+        return cls(load_autoencoder(AutoencoderKL, directory, dtype))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """See `protocol.ImageCodec`."""
+        config = self.autoencoder.config
+        latents = (self.moments(images)[0] - (config.shift_factor or 0.0)) * config.scaling_factor
+        return F.pixel_unshuffle(latents, PATCH) if self.packed else latents
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `protocol.ImageCodec`."""
+        config = self.autoencoder.config
+        latents = F.pixel_shuffle(latents, PATCH) if self.packed else latents
+        latents = latents.to(self.autoencoder.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+        pixels: Tensor = self.autoencoder.decode(latents).sample
+        return pixels.clamp(-1, 1)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log variance (B, z, H / 8, W / 8)."""
+        posterior = self.autoencoder.encode(images.to(self.autoencoder.dtype)).latent_dist
+        return posterior.mean, posterior.logvar
+
+    def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
+        """See `protocol.ImageCodec`."""
+        deepcopy(self.autoencoder).to(dtype or self.autoencoder.dtype).save_pretrained(directory)
+
+
+class PackedKlCodec(KlCodec):
+    """Ovis-U1: 2x2 pixels to channels in order (c, row, column)."""
+
+    packed = True
 
 
 def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:

@@ -248,6 +248,14 @@ class DoubleBlock(nn.Module):
         return DoubleStream(self.txt_attn, self.txt_mlp)
 
 
+def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
+    """Some rows of a linear layer's output; a wrapped layer (LoRA) is run as a whole, then cut."""
+    if type(layer) is nn.Linear:
+        return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])
+    result: Tensor = layer(x)[..., rows]
+    return result
+
+
 class SingleBlock(nn.Module):
     """Attention and MLP in parallel, one pair of linear layers for all tokens."""
 
@@ -271,7 +279,6 @@ class SingleBlock(nn.Module):
 
     def keys_values(self, x: Tensor, modulation: Modulation, table: Rotation) -> tuple[Tensor, Tensor]:
         """Only keys and values: all that the last block owes to those who read the prefix."""
-        rows = self.linear1.weight[self.attention_width : 3 * self.attention_width]
-        kv = F.linear(modulate(x, modulation), rows)
+        kv = linear_rows(self.linear1, modulate(x, modulation), slice(self.attention_width, 3 * self.attention_width))
         key, value = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return rotate(F.rms_norm(key, key.shape[-1:], self.norm.key_norm.scale, NORM_EPS), table), value

@@ -47,12 +47,14 @@ def time_embedding(time: Tensor, width: int = FREQUENCIES, scale: float = 1000.0
 def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype = torch.float32) -> Rotation:
     """Rotary table (..., n, sum(axes)) of integer positions ids (..., n, len(axes)).
 
-    dtype bfloat16 rounds ids, frequencies and angles as the authors' released runs did.
+    dtype is that of ids, frequencies and angles: bfloat16 as in the authors' released FLUX.2 runs,
+    float64 as in Ovis-U1 and OmniGen2.
     """
     angles = [_angles(ids[..., axis], width, theta, dtype) for axis, width in enumerate(axes)]
-    angle = torch.cat(angles, -1).float().repeat_interleave(2, -1)
-    sign = torch.tensor([-1.0, 1.0], device=ids.device).repeat(angle.shape[-1] // 2)
-    return Rotation(angle.cos(), angle.sin() * sign)
+    angle = torch.cat(angles, -1)
+    wide = angle if dtype == torch.float64 else angle.float()
+    cos, sin = wide.cos().float().repeat_interleave(2, -1), wide.sin().float().repeat_interleave(2, -1)
+    return Rotation(cos, sin * torch.tensor([-1.0, 1.0], device=ids.device).repeat(angle.shape[-1]))
 
 
 def rotate(x: Tensor, table: Rotation) -> Tensor:

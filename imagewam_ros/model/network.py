@@ -19,6 +19,8 @@ class ImageWamNetwork(nn.Module, ABC):
 
     video: Any
     action: Any
+    unused: str = ""
+    """Names (a regular expression) of published weights that nothing reads and that are not loaded."""
 
     def __init__(self, video: nn.Module, action: nn.Module, proprio_dim: int, text_dim: int) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ strict=False and only warn). Source: model.md of the design notes, section 7.
 """
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def load_official(
     """Give a network built on "meta" the weights of a checkpoint and return its step. Raises CheckpointError."""
     data = read_official(path)
     state = network_state(data, path)
+    if network.unused:
+        state = {name: tensor for name, tensor in state.items() if not re.match(network.unused, name)}
     audit({name: tuple(tensor.shape) for name, tensor in state.items()}, network, path)
     for name in list(state):
         state[name] = state[name].to(device, dtype or state[name].dtype)

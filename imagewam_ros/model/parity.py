@@ -18,11 +18,17 @@ from torch import Tensor
 from imagewam_ros.core.errors import CheckpointError, ConfigError, unknown_name
 from imagewam_ros.model.reference import Reference, match, read_config
 from imagewam_ros.model.reference_flux2 import Flux2Reference
+from imagewam_ros.model.reference_omnigen2 import OmniGen2Reference
+from imagewam_ros.model.reference_ovis_u1 import OvisU1Reference
 
 HELP = "compare this installation with reference data, tensor by tensor"
 EXAMPLE = "imagewam parity test/data/flux2_tiny"
 
-REFERENCES: dict[str, type[Reference]] = {"flux2": Flux2Reference}
+REFERENCES: dict[str, type[Reference]] = {
+    "flux2": Flux2Reference,
+    "ovis_u1": OvisU1Reference,
+    "omnigen2": OmniGen2Reference,
+}
 
 
 @dataclass(frozen=True)

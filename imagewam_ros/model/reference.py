@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="no-any-return"
 """Recompute what a reference directory holds, tensor by tensor, from its names.
 
 A directory has config.json, checkpoint.pt (the authors' layout), the autoencoder's weights and
@@ -9,6 +10,7 @@ names, every size from the configuration. A subclass per variant adds what only 
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,15 +23,19 @@ from torch import Tensor
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.model import flow
+from imagewam_ros.model.expert_init import inherited
+from imagewam_ros.model.layers import latents_of, tokens_of
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.official import load_official
 from imagewam_ros.model.protocol import Context, ImageCodec, JointBatch, JointOutput, PrefixCache
 
-EXACT, CLOSE, ACTIONS, GRADIENTS = 0.0, 1e-5, 1e-6, 2e-5
-"""Tolerances: largest difference relative to the tensor's rms. The stored float32 gradients themselves
-are up to 2e-5 away from float64 (measured on FLUX.2's)."""
+EXACT, CLOSE, ACTIONS = 0.0, 1e-5, 1e-6
+"""Tolerances: largest difference relative to the tensor's rms."""
 
 DEFAULT_SHIFT = 5.0
+
+
+PER_SAMPLE = ("actions", "action_noise", "action_timestep", "action_is_pad")
 
 
 class Rule(NamedTuple):
@@ -54,15 +60,18 @@ class Reference:
         r"joint_(t_video|t_action|action_is_pad|action_dim_is_pad)",
     )
     autoencoder_file: ClassVar[str] = "vae.safetensors"
+    transformer_prefix: ClassVar[str] = ""
     gradients: ClassVar[Mapping[str, str]] = {}
+    gradient_tolerance: ClassVar[float] = CLOSE
+    video_tolerance: ClassVar[float] = CLOSE
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = read_config(directory)
         self.expected = read_tensors(directory / "expected.safetensors")
         try:
-            self.network = self.build_network().eval()
-            self.codec = self.build_codec()
+            self.network: Any = self.build_network().eval()
+            self.codec: Any = self.build_codec()
         except KeyError as error:
             raise CheckpointError(
                 f"{directory / 'config.json'} lacks {error}; see the layout of the test data"
@@ -85,6 +94,9 @@ class Reference:
     def rules(self) -> list[Rule]:
         """Return all rules; the first whose pattern matches a whole name counts."""
         return [
+            Rule(r"(ref|target)_(?:tokens|latents)", self.encoded, CLOSE),
+            Rule(r"(ref|target)_ids", self.ids, EXACT),
+            Rule(r"ref_vae_(mean|logvar)", self.moment, CLOSE),
             Rule(r"ref_decoded", self.decoded, CLOSE),
             Rule(r"context_with_proprio", lambda: self.packed(self.context).tokens, CLOSE),
             Rule(r"context_with_proprio_mask", lambda: self.packed(self.context).mask, EXACT),
@@ -93,10 +105,17 @@ class Reference:
             Rule(r"(timesteps|deltas)_steps(\d+)_shift([\d.]+|default)", self.schedule, ACTIONS),
             Rule(r"velocity_(first|last)_steps(\d+)_shift([\d.]+|default)", self.velocity, CLOSE),
             Rule(r"joint_pred_action", lambda: self.joint.action, CLOSE),
+            Rule(r"joint_pred_video", self.predicted_video, self.video_tolerance),
             Rule(r"joint_weight_(video|action)", self.weight, CLOSE),
-            Rule(r"joint_loss_(video|action|total)", self.loss, CLOSE),
+            Rule(r"joint_loss_(video|action|total)", self.loss, self.video_tolerance),
+            Rule(r"joint_loss_(video|action)_per_sample", self.loss_per_sample, self.video_tolerance),
             Rule(r"joint_loss_action_with_dim_pad", self.loss_with_padding, CLOSE),
-            Rule(r"grad_(\w+)", self.gradient, GRADIENTS),
+            Rule(r"grad_(\w+)", self.gradient, max(self.gradient_tolerance, self.video_tolerance)),
+            Rule(r"init_(.+)", self.initial, CLOSE),
+            Rule(r"goal_noise_seed(\d+)", self.goal_noise, EXACT),
+            Rule(r"goal_velocity_first_steps(\d+)", self.goal_velocity, self.video_tolerance),
+            Rule(r"goal_(?:latents|latent_tokens)_steps(\d+)", self.goal_latents, self.video_tolerance),
+            Rule(r"goal_image_steps(\d+)", self.goal_image, self.video_tolerance),
         ]
 
     # --- inference ---
@@ -105,6 +124,28 @@ class Reference:
     def latents(self) -> Tensor:
         """Latents of the image."""
         return self.codec.encode(self.expected["image"])
+
+    def encoded(self, which: str) -> Tensor:
+        """Latents of the image or of the target image, as the directory holds them."""
+        return self.stored(self.latents if which == "ref" else self.codec.encode(self.expected["target_image"]))
+
+    def stored(self, latents: Tensor) -> Tensor:
+        """Bring latents to the form that the directory holds: tokens, unless a subclass says otherwise."""
+        return tokens_of(latents)
+
+    def latents_from(self, stored: Tensor) -> Tensor:
+        """Undo `stored`."""
+        return latents_of(stored, self.latents.shape[2], self.latents.shape[3])
+
+    def ids(self, which: str) -> Tensor:
+        """Positions of image tokens, (1, R, axes)."""
+        time = self.network.reference_time if which == "ref" else self.network.target_time
+        return self.network.image_ids(*self.latents.shape[2:], time, torch.device("cpu"))[None]
+
+    def moment(self, which: str) -> Tensor:
+        """Mean or log variance of the posterior."""
+        mean, logvar = self.codec.moments(self.expected["image"])
+        return mean if which == "mean" else logvar
 
     def decoded(self) -> Tensor:
         """Pixels of the latents that the directory holds."""
@@ -181,10 +222,6 @@ class Reference:
             prefix_at_zero=False,
         )
 
-    def latents_from(self, tensor: Tensor) -> Tensor:
-        """Bring what the directory holds (tokens or latents) to latents."""
-        return tensor
-
     @cached_property
     def joint(self) -> JointOutput:
         """The training forward."""
@@ -199,10 +236,25 @@ class Reference:
         tensor: Tensor = getattr(flow.losses(self.joint, self.batch), which)
         return tensor.reshape(1)
 
+    def loss_per_sample(self, which: str) -> Tensor:
+        """Unweighted error of each sample, (B,)."""
+        batch = self.batch
+        if which == "action":
+            rows = [replace(batch, **{name: getattr(batch, name)[i : i + 1] for name in PER_SAMPLE}) for i in range(2)]
+            pairs = zip(rows, self.joint.action.split(1), strict=True)
+            return torch.stack([flow.action_loss(v, b) / flow.loss_weight(b.action_timestep)[0] for b, v in pairs])
+        assert self.joint.video is not None and batch.target is not None and batch.target_noise is not None
+        return (self.joint.video - (batch.target_noise - batch.target)).square().flatten(1).mean(1)
+
+    def predicted_video(self) -> Tensor:
+        """Velocity of the target."""
+        assert self.joint.video is not None
+        return self.stored(self.joint.video)
+
     def loss_with_padding(self) -> Tensor:
         """Action loss with padded dims as well, (1,)."""
-        padded = {**vars(self.batch), "action_dim_is_pad": self.expected["joint_action_dim_is_pad"].bool()}
-        return flow.action_loss(self.joint.action, JointBatch(**padded)).reshape(1)
+        padded = replace(self.batch, action_dim_is_pad=self.expected["joint_action_dim_is_pad"].bool())
+        return flow.action_loss(self.joint.action, padded).reshape(1)
 
     def gradient(self, name: str) -> Tensor:
         """Gradient of the total loss."""
@@ -211,6 +263,48 @@ class Reference:
         wanted = [self.network.get_parameter(self.gradients[name])]
         total = flow.losses(self.joint, self.batch).total
         return torch.autograd.grad(total, wanted, retain_graph=True)[0]
+
+    # --- initialisation and goal preview ---
+
+    @cached_property
+    def _initial(self) -> dict[str, Tensor]:
+        backbone = read_tensors(self.directory / "transformer.safetensors")
+        source = {name.removeprefix(self.transformer_prefix): tensor for name, tensor in backbone.items()}
+        wanted = dict(self.network.action.named_parameters())
+        return inherited(wanted, source, self.network.inheritance(), authors_way=True)
+
+    def initial(self, name: str) -> Tensor:
+        """Expert tensor as the authors initialise it."""
+        return self._initial[name]
+
+    def goal_noise(self, seed: str) -> Tensor:
+        """Start noise of the goal image."""
+        generator = torch.Generator("cpu").manual_seed(int(seed))
+        return torch.randn(self.stored(self.latents).shape, generator=generator)
+
+    def _goal(self, steps: str) -> tuple[Tensor, list[Tensor]]:
+        """Goal latents and the velocities on the way."""
+        start = next(tensor for name, tensor in self.expected.items() if name.startswith("goal_noise_seed"))
+        target, velocities, e = self.latents_from(start), [], self.expected
+        with torch.no_grad():
+            for timestep, delta in zip(*flow.schedule(int(steps)), strict=True):
+                velocities.append(
+                    self.network.preview_velocity(target, timestep[None], self.latents, self.context, e["proprio"])
+                )
+                target = target + velocities[-1] * delta
+        return target, velocities
+
+    def goal_velocity(self, steps: str) -> Tensor:
+        """First velocity of the goal."""
+        return self.stored(self._goal(steps)[1][0])
+
+    def goal_latents(self, steps: str) -> Tensor:
+        """Goal before decoding."""
+        return self.stored(self._goal(steps)[0])
+
+    def goal_image(self, steps: str) -> Tensor:
+        """Decoded goal image."""
+        return self.codec.decode(self._goal(steps)[0])
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="no-any-return"
 """Reference directories of FLUX.2."""
 
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -13,10 +13,8 @@ from torch import Tensor
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model import flow
 from imagewam_ros.model.autoencoder import Flux2Codec
-from imagewam_ros.model.expert_init import inherited
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.flux2_network import Flux2Network
-from imagewam_ros.model.layers import latents_of, tokens_of
 from imagewam_ros.model.mot import KeyValueCache
 from imagewam_ros.model.naming import autoencoder_to_diffusers
 from imagewam_ros.model.reference import ACTIONS, CLOSE, EXACT, Reference, Rule, read_tensors
@@ -29,6 +27,8 @@ class Flux2Reference(Reference):
     """See `reference.Reference`."""
 
     network_class: ClassVar[type[Flux2Network]] = Flux2Network
+    gradient_tolerance = 2e-5
+    """The stored float32 gradients are themselves up to 2e-5 away from float64."""
     gradients: ClassVar[Mapping[str, str]] = {
         "action_encoder_weight": "action.action_encoder.weight",
         "action_head_weight": "action.head.linear.weight",
@@ -38,9 +38,6 @@ class Flux2Reference(Reference):
         "single_modulation_weight": "video.single_stream_modulation.lin.weight",
         "proprio_weight": "proprio_encoder.weight",
     }
-
-    network: Flux2Network
-    codec: Flux2Codec
 
     def empty_network(self) -> Flux2Network:
         """See `reference.Reference`."""
@@ -77,35 +74,11 @@ class Flux2Reference(Reference):
         """See `reference.Reference`."""
         return [
             *super().rules(),
-            Rule(r"(ref|target)_tokens", self.tokens, CLOSE),
-            Rule(r"(ref|target)_ids", self.ids, EXACT),
             Rule(r"prefix_(k|v)", self.prefix, CLOSE),
             Rule(r"(timesteps|deltas)(\d+)_bf16", self.rounded_schedule, EXACT),
             Rule(r"actions_steps(\d+)_bf16grid_fp32", self.actions_on_rounded_times, ACTIONS),
             Rule(r"actions_steps(\d+)_bf16", self.actions_in_bfloat16, BFLOAT16_SPREAD),
-            Rule(r"joint_pred_video", self.predicted_video, CLOSE),
-            Rule(r"init_(.+)", self.initial, CLOSE),
-            Rule(r"goal_noise_seed(\d+)", self.goal_noise, EXACT),
-            Rule(r"goal_image_steps(\d+)", self.goal, CLOSE),
         ]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of image tokens."""
-        return self.latents.shape[2], self.latents.shape[3]
-
-    def latents_from(self, tensor: Tensor) -> Tensor:
-        """See `reference.Reference`."""
-        return latents_of(tensor, *self.grid)
-
-    def tokens(self, which: str) -> Tensor:
-        """Image tokens."""
-        return tokens_of(self.latents if which == "ref" else self.codec.encode(self.expected["target_image"]))
-
-    def ids(self, which: str) -> Tensor:
-        """Positions of image tokens."""
-        time = self.network.reference_time if which == "ref" else self.network.target_time
-        return self.network.image_ids(*self.grid, time, torch.device("cpu"))[None]
 
     def prefix(self, which: str) -> Tensor:
         """Keys or values of all layers, (layers, B, N, H*d)."""
@@ -133,36 +106,3 @@ class Flux2Reference(Reference):
             latents = codec.encode(e["image"].bfloat16())
             cache = network.prefill(latents, self.context, e["proprio"].bfloat16(), self.horizon)
         return network.denoise(self.start, cache, network.plan(Denoising(int(steps), time_grid="bfloat16")))
-
-    @cached_property
-    def _initial(self) -> dict[str, Tensor]:
-        backbone = read_tensors(self.directory / "transformer.safetensors")
-        wanted = dict(self.network.action.named_parameters())
-        return inherited(wanted, backbone, self.network.inheritance(), authors_way=True)
-
-    def predicted_video(self) -> Tensor:
-        """Velocity of the target, as tokens."""
-        assert self.joint.video is not None
-        return tokens_of(self.joint.video)
-
-    def initial(self, name: str) -> Tensor:
-        """Expert tensor as the authors initialise it."""
-        return self._initial[name]
-
-    def goal_noise(self, seed: str) -> Tensor:
-        """Start noise of the goal image, as tokens."""
-        generator = torch.Generator("cpu").manual_seed(int(seed))
-        rows, columns = self.grid
-        return torch.randn(1, rows * columns, self.latents.shape[1], generator=generator)
-
-    def goal(self, steps: str) -> Tensor:
-        """Decoded goal image."""
-        start = next(tensor for name, tensor in self.expected.items() if name.startswith("goal_noise_seed"))
-        target, e = self.latents_from(start), self.expected
-        with torch.no_grad():
-            for timestep, delta in zip(*flow.schedule(int(steps)), strict=True):
-                velocity = self.network.preview_velocity(
-                    target, timestep[None], self.latents, self.context, e["proprio"]
-                )
-                target = target + velocity * delta
-        return self.codec.decode(target)
