@@ -5,7 +5,7 @@ One broadcaster per arm is as common as one for all. The merged state is as old 
 joint, so one silent arm can't hide behind the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,15 +17,20 @@ UNSEEN = -1
 
 
 class JointMerge:
-    """The newest sample of every joint. Joints that the robot does not have are passed over."""
+    """The newest sample of every joint. Other joints are passed over; `arms` says where each arm's joints lie."""
 
-    def __init__(self, robot: Embodiment) -> None:
-        self._names = robot.joint_names
-        self._index = {name: i for i, name in enumerate(robot.joint_names)}
-        self._arms = {arm.side: robot.arm_slice(arm.side) for arm in robot.arms}
+    def __init__(self, joint_names: tuple[str, ...], arms: Mapping[str, slice] | None = None) -> None:
+        self._names = joint_names
+        self._index = {name: i for i, name in enumerate(joint_names)}
+        self._arms = dict(arms or {})
         self._stamps = np.full(len(self._names), UNSEEN, dtype=np.int64)
         self._position, self._velocity = np.zeros(len(self._names)), np.zeros(len(self._names))
         self._found: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, robot: Embodiment) -> "JointMerge":
+        """Return a merge of the joints of both arms of `robot`."""
+        return cls(robot.joint_names, {arm.side: robot.arm_slice(arm.side) for arm in robot.arms})
 
     def add(self, stamp_ns: int, names: Sequence[str], position: Floats, velocity: Floats) -> tuple[str, ...]:
         """Take one message, (names,) each, and return the arms of which every joint is newer now.

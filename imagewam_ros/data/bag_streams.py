@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagewam_ros.core.errors import EpisodeError
+from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError, StaleObservation
+from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import Floats, Image
 from imagewam_ros.core.sync import SyncConfig, frames, nearest
 from imagewam_ros.data.bag_images import COMPRESSED, RAW, to_rgb
@@ -202,16 +203,20 @@ def _sample(data: bytes, msgtype: str) -> tuple[int, Any]:
 
 
 def _motion(samples: list[tuple[int, Any]], about: Provenance, directory: Path) -> Motion:
-    """Bring joint vectors into the provenance's order, dropping late and repeated ones."""
-    first = samples[0][1]
-    names = list(first.joint_names if hasattr(first, "joint_names") else first.name)
-    missing = [name for name in about.joint_names if name not in names]
-    if missing:
-        raise EpisodeError(f"{directory}: joints {', '.join(missing)} are missing; found {', '.join(names)}")
-    order = [names.index(name) for name in about.joint_names]
+    """Joint vectors in the provenance's order, merged and filtered as the live path does."""
+    merge, kept = JointMerge(about.joint_names), list[Floats]()
     stamps: list[int] = []
-    kept = [message.position for stamp, message in samples if _keep_newer(stamps, stamp)]
-    return Motion(np.array(stamps, dtype=np.int64), np.stack(kept)[:, order])
+    try:
+        for stamp_ns, message in samples:
+            names = message.joint_names if hasattr(message, "joint_names") else message.name
+            merge.add(stamp_ns, names, message.position, message.velocity)
+            if merge.complete and _keep_newer(stamps, merge.state.stamp_ns):
+                kept.append(merge.state.position)
+        if not kept:
+            kept.append(merge.state.position)  # raises, because a joint never came
+    except (EmbodimentMismatch, StaleObservation) as error:
+        raise EpisodeError(f"{directory}: {error}") from error
+    return Motion(np.array(stamps, dtype=np.int64), np.stack(kept))
 
 
 def _actions(streams: Streams, shutters: Stamps) -> tuple[NDArray[np.bool_], Floats]:

@@ -8,15 +8,18 @@ softly, and nothing is sent after the arms rest.
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from sensor_msgs.msg import JointState as JointStateMsg
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
+from imagewam_ros.control.guard import Guard, GuardConfig
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError, StaleObservation, unknown_name
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, JointState
+from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
 from imagewam_ros.msg import ExecutorStatus
@@ -38,8 +41,9 @@ class ExecutorNodeConfig:
     """output names the controllers. real_time_factor is the usual speed of simulated time; it scales watchdogs.
 
     joint_state_age_s is the oldest measurement to start from. fifo_priority 1 to 99 asks for
-    SCHED_FIFO, cpu pins the control thread; 0 and -1 leave them alone. control.* are the
-    executor's own parameters.
+    SCHED_FIFO, cpu pins the control thread; 0 and -1 leave them alone. guarded watches tool speed,
+    workspace and the distance of links by the bounds guard.*; a simulation may do without.
+    control.* are the executor's own parameters.
     """
 
     robot: str = "sim_cell"
@@ -49,6 +53,8 @@ class ExecutorNodeConfig:
     status_rate_hz: float = 10.0
     fifo_priority: int = 0
     cpu: int = -1
+    guarded: bool = True
+    guard: GuardConfig = field(default_factory=GuardConfig)
     control: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
@@ -74,8 +80,9 @@ class ExecutorNode(ManagedNode):
         """Build executor, control thread and topics."""
         self._config = config = parameters.declare(self, ExecutorNodeConfig)
         self._robot = robot = load_embodiment(config.robot)
-        self._executor = Executor(robot, config.control)
-        self._joints = JointMerge(robot)
+        guard = Guard(robot, describe(robot), config.guard) if config.guarded else None
+        self._executor = executor = Executor(robot, config.control, guard)
+        self._joints = JointMerge.of(robot)
         simulated = bool(self.get_parameter("use_sim_time").value)
         self._thread = ControlThread(
             self._executor, self.get_clock(), self, simulated=simulated, scale=config.real_time_factor
@@ -88,9 +95,13 @@ class ExecutorNode(ManagedNode):
         self._status_out = self.publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
         self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
-        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(lambda: self._executor.hold("asked to hold")))
-        self.serve(Trigger, topics.RESUME, lambda *_: self._ask(self._executor.resume))
-        self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(self._executor.reset_fault))
+        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold")))
+        self.serve(Trigger, topics.RESUME, lambda *_: self._ask(executor.resume))
+        self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(executor.reset_fault))
+        self.serve(Trigger, topics.RELEASE, lambda *_: self._ask(lambda: executor.release(self._now_ns)))
+        both = tuple(arm.side for arm in robot.arms)
+        for name, sides in {"": both, **{f"_{side}": (side,) for side in both}}.items():
+            self.serve(SetBool, topics.TAKE_OVER + name, partial(self._on_take_over, sides))
         self.every(LISTEN_S, lambda: self._thread.hear_controllers(self._output.listening_arms()))
         self._publish_status()
 
@@ -132,9 +143,17 @@ class ExecutorNode(ManagedNode):
         if self.is_active and self._joints.complete:
             self._thread.hear(arms, self._joints.state)
 
+    def _on_take_over(self, sides: tuple[str, ...], request: SetBool.Request, response: SetBool.Response) -> str:
+        """A human takes `sides`; data says whether the policy keeps the other arm."""
+        return self._ask(partial(self._executor.take_over, sides, request.data))
+
+    @property
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
     def _take(self, chunk: ActionChunk) -> None:
         """Offer a chunk to the executor; runs on the control thread."""
-        verdict = self._executor.accept(chunk, self.get_clock().now().nanoseconds)
+        verdict = self._executor.accept(chunk, self._now_ns)
         self.diagnostics.meter.count("accepted" if verdict.accepted else "refused")
         if verdict.accepted:
             self._chunk = chunk
@@ -153,7 +172,7 @@ class ExecutorNode(ManagedNode):
         if not self._joints.complete and not self.count_publishers(topic):
             raise StaleObservation(f"no joint states yet; is {topic} published?")
         state = self._joints.state
-        age_s, limit_s = (self.get_clock().now().nanoseconds - state.stamp_ns) / 1e9, self._config.joint_state_age_s
+        age_s, limit_s = (self._now_ns - state.stamp_ns) / 1e9, self._config.joint_state_age_s
         if abs(age_s) > limit_s:
             raise StaleObservation(
                 f"the newest joint state is {age_s:.2f} s old (limit {limit_s} s); is {topic} alive, "
@@ -163,7 +182,7 @@ class ExecutorNode(ManagedNode):
 
     def _publish_status(self) -> None:
         status = self._executor.status
-        meter, now_ns = self.diagnostics.meter, self.get_clock().now().nanoseconds
+        meter, now_ns = self.diagnostics.meter, self._now_ns
         self._status_out.publish(messages.from_status(status, self._chunk, meter.rate("commands"), now_ns))
         values = {
             "tick": status.tick,

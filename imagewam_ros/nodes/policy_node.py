@@ -74,7 +74,7 @@ class PolicyNode(ManagedNode):
         """Load and warm up, then subscribe."""
         self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
         self._robot = load_embodiment(config.robot)
-        self._joints = JointMerge(self._robot)
+        self._joints = JointMerge.of(self._robot)
         self._brain = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self.cleanup.callback(self._brain.shutdown)
         self._policy = self._brain.submit(self._load).result()
@@ -86,7 +86,7 @@ class PolicyNode(ManagedNode):
             for name, camera in cameras.items()
         }
         self._sync = Synchroniser(image_topics, topics.JOINT_STATES, config.sync, self._decode)
-        self._done = self.create_guard_condition(self._on_done)
+        self._done = self.create_guard_condition(self.guarded(self._on_done))
         self.cleanup.callback(self.destroy_guard_condition, self._done)
         self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         kind = CompressedImage if config.compressed else ImageMsg
@@ -101,7 +101,7 @@ class PolicyNode(ManagedNode):
     def start(self) -> None:
         """Infer from now on."""
         self._sync.clear()
-        self._joints = JointMerge(self._robot)
+        self._joints = JointMerge.of(self._robot)
         self._last_ns = -1
         self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
 

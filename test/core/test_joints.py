@@ -16,7 +16,7 @@ NONE = np.zeros(0)
 
 
 def test_one_message_with_everything_in_any_order() -> None:
-    merge = JointMerge(ROBOT)
+    merge = JointMerge.of(ROBOT)
     names = ("spectator", *reversed(ROBOT.joint_names))
     position = np.arange(15.0)
     assert merge.add(5, names, position, position / 10) == ("left", "right")
@@ -26,7 +26,7 @@ def test_one_message_with_everything_in_any_order() -> None:
 
 
 def test_two_broadcasters_make_one_state_as_old_as_the_older() -> None:
-    merge = JointMerge(ROBOT)
+    merge = JointMerge.of(ROBOT)
     assert merge.add(10, LEFT, np.ones(7), NONE) == ("left",)
     assert not merge.complete
     assert merge.add(12, RIGHT, np.full(7, 2.0), NONE) == ("right",)
@@ -37,7 +37,7 @@ def test_two_broadcasters_make_one_state_as_old_as_the_older() -> None:
 
 
 def test_gripper_by_itself_and_repeated_stamps() -> None:
-    merge = JointMerge(ROBOT)
+    merge = JointMerge.of(ROBOT)
     assert merge.add(10, LEFT[:6], np.zeros(6), NONE) == ()
     assert merge.add(11, LEFT[6:], np.ones(1), NONE) == ("left",)
     assert merge.add(11, LEFT, np.ones(7), NONE) == ("left",), "six joints were of 10"
@@ -46,14 +46,14 @@ def test_gripper_by_itself_and_repeated_stamps() -> None:
 
 
 def test_a_clock_that_jumps_back_starts_anew() -> None:
-    merge = JointMerge(ROBOT)
+    merge = JointMerge.of(ROBOT)
     merge.add(10**9, ROBOT.joint_names, np.zeros(14), NONE)
     assert merge.add(5, LEFT, np.zeros(7), NONE) == ("left",)
     assert not merge.complete
 
 
 def test_what_is_wrong_is_named() -> None:
-    merge = JointMerge(ROBOT)
+    merge = JointMerge.of(ROBOT)
     with pytest.raises(EmbodimentMismatch, match=re.escape("lacks left_waist, left_shoulder")):
         _ = merge.state
     merge.add(1, ROBOT.joint_names[1:], np.zeros(13), NONE)

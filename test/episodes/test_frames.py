@@ -65,8 +65,22 @@ def test_missing_streams_and_joints_are_named(rig: Any) -> None:
         writer.joints(JointState(0, rig.joint_names[:1], np.zeros(1), np.zeros(1)))
         writer.action(0, np.zeros(2))
         writer.finish("success")
-    with pytest.raises(EpisodeError, match="joints right_waist are missing; found left_waist"):
+    with pytest.raises(EpisodeError, match="joint_states lacks right_waist; found left_waist"):
         read_frames(rig.root / "short")
+
+
+def test_joints_may_come_from_several_drivers(rig: Any) -> None:
+    """Each arm's driver sends its own joints; a frame's state is as old as its oldest joint."""
+    with rig.writer("e") as writer:
+        for i in range(4):
+            for camera in ("head", "left_wrist"):
+                writer.image(camera, i * rig.period_ns, np.zeros((8, 12, 3), np.uint8))
+            for place, name in enumerate(rig.joint_names):
+                stamp = i * rig.period_ns + place * 1_000_000
+                writer.joints(JointState(stamp, (name,), np.array([i + place / 10]), np.zeros(1)))
+            writer.action(i * rig.period_ns, np.zeros(2))
+        writer.finish("success")
+    assert read_frames(rig.root / "e").positions.tolist() == [[0, 0.1], [1, 1.1], [2, 2.1], [3, 3.1]]
 
 
 def test_actions_of_another_time_make_no_frame(rig: Any) -> None:
