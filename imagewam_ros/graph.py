@@ -112,8 +112,10 @@ PROCESSES = (
         "executor",
         "executor_node",
         Death.ENDS_GRAPH,
-        {"robot": Ref("robot"), "real_time_factor": Ref("speed")},
+        {"robot": Ref("robot"), "real_time_factor": Ref("speed"), "guarded": False},
+        when={"sim": "mujoco"},
     ),
+    Process("executor", "executor_node", Death.ENDS_GRAPH, {"robot": Ref("robot")}, when={"sim": "none"}),
     Process(
         "bringup",
         "bringup_node",

@@ -19,7 +19,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from imagewam_ros.cameras.camera import Intrinsics
-from imagewam_ros.control.executor import State, Status
+from imagewam_ros.control.report import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.joints import JointMerge

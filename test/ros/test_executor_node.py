@@ -7,10 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from sensor_msgs.msg import JointState
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import ActionChunk, Command, Floats
+from imagewam_ros.kinematics.chains import Chains
+from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand, ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
@@ -35,7 +37,7 @@ class Cell:
         more = ("-r", remap) if remap else ()
         self.sim = spawn("imagewam_ros.nodes.sim_node", *more, use_sim_time=simulated, speed=speed, controller=output)
         executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
-        executor.setdefault("control__joint_state_timeout_s", 1.0)
+        executor = {"control__joint_state_timeout_s": 1.0, "guarded": False} | executor
         self.executor = spawn("imagewam_ros.nodes.executor_node", **executor)
         assert probe.change("sim", "configure"), self.sim.text()
         assert probe.change("executor", "configure"), self.executor.text()
@@ -202,6 +204,35 @@ def test_hold_and_resume(cell) -> None:
     running.send(running.chunk(running.lean(0.2)))
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
     assert_within_limits(running.commands)
+
+
+def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
+    running = cell()
+    running.activate()
+    running.send(running.chunk(running.lean(0.6), rows=40))
+    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.3)
+    answer = running.probe.call(SetBool, f"{topics.TAKE_OVER}_left", SetBool.Request(data=True))
+    assert answer.success and "a human has the left arm" in answer.message
+    left = ROBOT.arm_slice("left")
+    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity[left]).max() == 0)
+    answer = running.probe.call(Trigger, topics.RELEASE, Trigger.Request())
+    assert "handed back" in answer.message
+    running.send(running.chunk(running.lean(0.2)))
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    assert_within_limits(running.commands)
+
+
+def test_guard_caps_the_tools_speed(cell) -> None:
+    running = cell(guarded=True)
+    running.activate()
+    running.send(running.chunk(running.lean(0.5), rows=10))
+    running.wait(lambda s: s.accepted == 1)
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
+    chains = Chains(describe(ROBOT), ROBOT)
+    elapsed_s = np.diff([command.nominal_ns for command in running.commands])[:, None] / 1e9
+    path = np.array([[pose[:3, 3] for pose in chains.forward(c.position).values()] for c in running.commands])
+    speed = np.linalg.norm(np.diff(path, axis=0), axis=-1) / elapsed_s
+    assert 0.05 < speed.max() <= 0.26
 
 
 def test_silent_robot_is_a_fault_until_reset(cell) -> None:
