@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,30 @@ from imagewam_ros.domain import use_domain
 
 DEFAULT_POLICY = "tiny"
 LATER_CHUNKS = 3
+LIVE = ("auto", "never", "required")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at. policy: a name, a directory, "none", or "" for the default where there is one.
+
+    live: auto skips what needs a running cell where there is none, required calls that a failure.
+    inference loads the policy and asks it for chunks.
+    """
+
+    urdf: Path | None = None
+    policy: str = ""
+    device: str = "auto"
+    replan_period_s: float = 0.4
+    folder: Path = Path()
+    live: str = "auto"
+    seconds: float = 5.0
+    namespace: str = ""
+    inference: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or not self.folder.is_dir():
+            raise ConfigError(f"seconds must be positive and folder exist, found {self.seconds:g} and {self.folder}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +77,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the page. Returns 1 when a check failed."""
-    if arguments.seconds <= 0 or not arguments.folder.is_dir():
-        raise ConfigError(
-            f"--seconds must be positive and --folder exist, found {arguments.seconds}, {arguments.folder}"
-        )
+    request = Request(
+        urdf=arguments.urdf,
+        policy=arguments.policy,
+        device=arguments.device,
+        replan_period_s=arguments.replan_period,
+        folder=arguments.folder,
+        live=arguments.live,
+        seconds=arguments.seconds,
+        namespace=arguments.namespace,
+    )
     if arguments.domain is not None:
         use_domain(arguments.domain)
     robot = load_embodiment(arguments.robot)
-    findings = list(examine(robot, arguments))
+    findings = list(examine(robot, request))
     level = worst(findings)
     if arguments.json:
         data = {"robot": robot.name, "level": level.name.lower(), "findings": [f.to_dict() for f in findings]}
@@ -69,12 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
     return int(level is Level.FAIL)
 
 
-def examine(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+def examine(robot: Embodiment, request: Request) -> Iterator[Finding]:
     """Run every check, the quick and the still ones first."""
-    yield from guarded("URDF", lambda: _description(robot, arguments.urdf))
-    yield from guarded("contract", lambda: _policy(robot, arguments))
-    yield from guarded("machine", lambda: _machine(robot, arguments.folder))
-    yield from guarded("live", lambda: _live(robot, arguments))
+    yield from guarded("URDF", lambda: _description(robot, request.urdf))
+    yield from guarded("contract", lambda: _policy(robot, request))
+    yield from guarded("machine", lambda: _machine(robot, request.folder))
+    yield from guarded("live", lambda: _live(robot, request))
 
 
 def _description(robot: Embodiment, path: Path | None) -> Iterator[Finding]:
@@ -86,28 +117,30 @@ def _description(robot: Embodiment, path: Path | None) -> Iterator[Finding]:
     yield from check_description(robot, parse(expand(path)))
 
 
-def _policy(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
-    if arguments.policy == "none":
+def _policy(robot: Embodiment, request: Request) -> Iterator[Finding]:
+    if request.policy == "none":
         yield skipped("contract", "no policy asked for")
         return
     try:
-        directory = find_checkpoint(arguments.policy or DEFAULT_POLICY)
+        directory = find_checkpoint(request.policy or DEFAULT_POLICY)
     except CheckpointError as error:
-        if arguments.policy:
+        if request.policy:
             raise
         yield skipped("contract", str(error), "name a checkpoint with --policy")
         return
     promise = read_promise(directory)
     yield from check_contract(promise, robot)
+    if not request.inference:
+        return
     try:
         promise.contract.check(robot)
     except EmbodimentMismatch:
         yield skipped("inference", "the policy does not fit this robot")
         return
-    yield from guarded("inference", lambda: _inference(directory, robot, arguments))
+    yield from guarded("inference", lambda: _inference(directory, robot, request))
 
 
-def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
+def _inference(directory: Path, robot: Embodiment, request: Request) -> Iterator[Finding]:
     try:
         import torch
 
@@ -116,7 +149,7 @@ def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace
     except ImportError as error:
         yield skipped("inference", str(error), "install torch where the policy shall run")
         return
-    device = choose_device(arguments.device)
+    device = choose_device(request.device)
     if device == "cpu":
         torch.set_num_threads(1)  # as policy_node does by default
         remedy = "a large backbone needs a GPU; the tiny one does not"
@@ -134,7 +167,7 @@ def _inference(directory: Path, robot: Embodiment, arguments: argparse.Namespace
         start = time.perf_counter()
         chunk = policy.infer(observation, seed)
         times.append(time.perf_counter() - start)
-    yield from check_speed(times[0], float(np.median(times[1:])), arguments.replan_period, device)
+    yield from check_speed(times[0], float(np.median(times[1:])), request.replan_period_s, device)
     yield from check_chunk(chunk, robot, observation.positions)
 
 
@@ -146,17 +179,17 @@ def _machine(robot: Embodiment, folder: Path) -> Iterator[Finding]:
     yield from machine.check_clock(machine.clock_state())
 
 
-def _live(robot: Embodiment, arguments: argparse.Namespace) -> Iterator[Finding]:
-    if arguments.live == "never":
+def _live(robot: Embodiment, request: Request) -> Iterator[Finding]:
+    if request.live == "never":
         yield skipped("live", "not asked for")
         return
-    missing = failed if arguments.live == "required" else skipped
+    missing = failed if request.live == "required" else skipped
     try:
         from imagewam_ros.nodes.doctor_probe import listen
     except ImportError as error:
         yield missing("live", f"ROS 2 cannot be imported ({error})", "see the installation page")
         return
-    heard = listen(robot, arguments.seconds, arguments.namespace)
+    heard = listen(robot, request.seconds, request.namespace)
     if not heard.anything:
         remedy = "start the cell (imagewam up, or the robot's drivers); check namespace, ROS_DOMAIN_ID and discovery"
         yield missing("live", f"no graph of {robot.name} heard: neither joint_states nor cameras", remedy)

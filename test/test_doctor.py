@@ -71,4 +71,4 @@ def test_a_checkpoint_that_is_not_there_fails_only_when_asked_for(capsys, tmp_pa
 
 def test_absurd_arguments_are_refused(capsys):
     assert main(["doctor", "--seconds", "0"]) == 2
-    assert "--seconds must be positive and --folder exist" in capsys.readouterr().err
+    assert "seconds must be positive and folder exist" in capsys.readouterr().err

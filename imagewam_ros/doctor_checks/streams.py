@@ -82,11 +82,8 @@ def _check_camera(heard: Heard, camera: Camera) -> Iterator[Finding]:
     check = f"camera {camera.name}"
     stream = heard.cameras.get(camera.name)
     if stream is None or stream.stamps_ns.size < 3:
-        hint = (
-            unknown_name("topic", camera.topic, [t for t in heard.topics if "image" in t])
-            if heard.topics
-            else "no topics at all"
-        )
+        images = [topic for topic in heard.topics if "image" in topic]
+        hint = "it is published" if camera.topic in images else unknown_name("topic", camera.topic, images)
         yield failed(check, f"silent for {heard.seconds:.0f} s; {hint}", "start the driver, or remap its topic")
         return
     if stream.frame != camera.frame:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState as JointStateMsg
@@ -20,37 +22,47 @@ from imagewam_ros.core.schema import Image
 from imagewam_ros.doctor_checks.streams import Heard, Joints, Stream
 from imagewam_ros.nodes import messages, qos, topics
 
-DISCOVERY_S = 2.0
+APPEAR_S = 3.0
+"""Until a first publisher of the cell is found."""
+REST_S = 0.5
+"""For the other publishers, which are found at about the same time."""
+CONNECT_S = 10.0
+"""At most, until every topic was heard once; a loaded machine connects slowly."""
+WAKE_S = 0.1
 KEPT_PER_S = 5.0
 """Pictures kept per second and camera."""
 KEPT_PX = 64
 """Longer side of a kept picture, at most twice this."""
 
 
-def listen(robot: Embodiment, seconds: float, namespace: str = "", args: list[str] | None = None) -> Heard:
-    """Listen to the cell of `robot` for `seconds` after a short discovery."""
-    rclpy.init(args=args)
+def listen(robot: Embodiment, seconds: float, namespace: str = "") -> Heard:
+    """Listen to the cell of `robot` for `seconds` once it is connected; needs no running ROS of the caller's."""
+    context = Context()
+    rclpy.init(context=context)
     try:
-        node = Node("doctor", namespace=namespace)
-        executor = SingleThreadedExecutor()
+        node = Node("doctor_probe", namespace=namespace, context=context)
+        executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
-        _spin(executor, DISCOVERY_S)
-        if node.count_publishers("/clock"):
-            node.set_parameters([Parameter("use_sim_time", value=True)])
+        wanted = [topics.JOINT_STATES, *(name for c in robot.cameras for name in (c.topic, topics.compressed(c.topic)))]
+        _spin(executor, APPEAR_S, lambda: any(map(node.count_publishers, wanted)))
+        _spin(executor, REST_S)
         ears = _Ears(node, robot)
+        _spin(executor, CONNECT_S if any(map(node.count_publishers, wanted)) else 0.0, lambda: ears.complete)
+        ears.forget()
         _spin(executor, seconds)
         heard = ears.heard(seconds)
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         return heard
     finally:
-        rclpy.try_shutdown()
+        rclpy.try_shutdown(context=context)
 
 
-def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:
+def _spin(executor: SingleThreadedExecutor, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+    """Spin for `seconds`, or until `enough`."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        executor.spin_once(timeout_sec=left)
+    while (left := end - time.monotonic()) > 0 and not enough():
+        executor.spin_once(timeout_sec=min(left, WAKE_S))
 
 
 class _Topic:
@@ -58,6 +70,9 @@ class _Topic:
 
     def __init__(self, name: str) -> None:
         self.name, self.frame = name, ""
+        self.forget()
+
+    def forget(self) -> None:
         self.arrivals: list[int] = []
         self.stamps: list[int] = []
         self.kept: list[Any] = []
@@ -73,6 +88,10 @@ class _Ears:
     def __init__(self, node: Node, robot: Embodiment) -> None:
         self._node, self._robot = node, robot
         self._complaints: dict[str, None] = {}
+        self._waits_for_clock = bool(node.count_publishers("/clock"))
+        if self._waits_for_clock:
+            node.set_parameters([Parameter("use_sim_time", value=True)])
+            node.create_subscription(Clock, "/clock", self._on_clock, qos.DIAGNOSTICS)
         self._cameras = {camera.name: self._watch(camera) for camera in robot.cameras}
         self._joints = self._listen(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._keep_joints)
         self._leaders = {
@@ -80,12 +99,23 @@ class _Ears:
             for arm in robot.arms
         }
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything of the cell that is published was heard, and the simulated time with it."""
+        return not self._waits_for_clock and all(topic.stamps for topic in (self._joints, *self._cameras.values()))
+
+    def forget(self) -> None:
+        """Start the listening: what came while the topics connected says nothing about the cell."""
+        for topic in (self._joints, *self._cameras.values(), *self._leaders.values()):
+            topic.forget()
+
     def heard(self, seconds: float) -> Heard:
+        home = self._node.get_namespace()
         cameras = {name: topic for name, topic in self._cameras.items() if topic.stamps}
         leaders = {side: _joints(topic) for side, topic in self._leaders.items() if topic.kept}
         return Heard(
             seconds=seconds,
-            topics=tuple(name.lstrip("/") for name, _ in self._node.get_topic_names_and_types()),
+            topics=tuple(name.removeprefix(home).lstrip("/") for name, _ in self._node.get_topic_names_and_types()),
             cameras={name: topic.stream() for name, topic in cameras.items()},
             images={name: (np.array(t.kept_stamps, np.int64), t.kept) for name, t in cameras.items()},
             joints=_joints(self._joints) if self._joints.kept else None,
@@ -93,6 +123,9 @@ class _Ears:
             commanders=self._commanders(),
             complaints=tuple(self._complaints),
         )
+
+    def _on_clock(self, message: Clock) -> None:
+        self._waits_for_clock = False
 
     def _watch(self, camera: Camera) -> _Topic:
         def keep(topic: _Topic, message: ImageMsg | CompressedImage) -> None:

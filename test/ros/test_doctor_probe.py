@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor's ears on a simulated cell, and on no cell at all."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -10,20 +9,13 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import JointState
 
-from imagewam_ros import doctor
-from imagewam_ros.cli import Parser
 from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.doctor import Request, examine
 from imagewam_ros.doctor_checks.finding import Level
 from imagewam_ros.nodes import qos, topics
 from imagewam_ros.nodes.doctor_probe import listen
 
 ROBOT = load_embodiment("sim_cell")
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = Parser()
-    doctor.add_arguments(parser)
-    return parser.parse_args(["--policy", "none", *words])
 
 
 def test_a_simulated_cell_is_heard(spawn, probe) -> None:
@@ -49,7 +41,7 @@ def test_a_simulated_cell_is_heard(spawn, probe) -> None:
 @pytest.mark.usefixtures("domain")
 @pytest.mark.parametrize(("live", "level"), [("auto", Level.SKIP), ("required", Level.FAIL)])
 def test_no_graph_is_said_so(live, level) -> None:
-    findings = list(doctor.examine(ROBOT, arguments("--live", live, "--seconds", "0.2")))
+    findings = list(examine(ROBOT, Request(policy="none", live=live, seconds=0.2)))
     found = findings[-1]
     assert (found.check, found.level) == ("live", level)
     assert "no graph of sim_cell heard" in found.found
@@ -64,7 +56,7 @@ def test_the_command_ends_by_itself() -> None:
 
 
 def test_a_checkpoint_is_loaded_warmed_up_and_asked_for_a_chunk(checkpoint) -> None:
-    found = {f.check: f for f in doctor.examine(ROBOT, arguments("--policy", str(checkpoint), "--live", "never"))}
+    found = {f.check: f for f in examine(ROBOT, Request(policy=str(checkpoint), live="never"))}
     assert found["joint order"].level is Level.PASS
     assert found["cameras"].found == "head, left_wrist, right_wrist; mosaic 96x32, 20 Hz"
     assert "first chunk" in found["inference"].found
@@ -77,6 +69,6 @@ def test_a_checkpoint_for_swapped_joints_is_not_run(checkpoint, tmp_path) -> Non
     names[1], names[2] = names[2], names[1]
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "stats.json").write_text((checkpoint / "stats.json").read_text())
-    found = {f.check: f for f in doctor.examine(ROBOT, arguments("--policy", str(tmp_path), "--live", "never"))}
+    found = {f.check: f for f in examine(ROBOT, Request(policy=str(tmp_path), live="never"))}
     assert found["joint order"].level is Level.FAIL
     assert found["inference"].level is Level.SKIP

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor between a cell and its motion."""
+
+import pytest
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from imagewam_ros.nodes import qos, topics
+
+DOCTOR = "imagewam_ros.nodes.doctor_node"
+SIM = "imagewam_ros.nodes.sim_node"
+EXECUTOR = "imagewam_ros.nodes.executor_node"
+
+
+def test_activation_waits_for_a_healthy_cell(spawn, probe) -> None:
+    doctor = spawn(DOCTOR, checkpoint="none", seconds=1.0)
+    assert probe.change("doctor", "configure"), doctor.text()
+    assert not probe.change("doctor", "activate")
+    assert "the cell is not healthy: live: no graph of sim_cell heard" in doctor.text()
+    joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
+    sim = spawn(SIM, use_sim_time=True, speed=0.5)
+    assert probe.change("sim", "configure", "activate"), sim.text()
+    assert probe.until(lambda: len(joints) > 50)
+    assert probe.change("doctor", "activate"), doctor.text()
+    answer = probe.call(Trigger, topics.DOCTOR_CHECK, Trigger.Request())
+    assert answer.success, answer.message
+    assert doctor.stop() == 0, doctor.text()
+
+
+def test_bringup_stops_before_the_executor_when_two_joints_are_swapped(spawn, probe, tmp_path) -> None:
+    yaml = pytest.importorskip("yaml")
+    from imagewam_ros.core.paths import share_dir
+
+    data = yaml.safe_load((share_dir() / "config" / "robots" / "sim_cell.yaml").read_text())
+    joints = data["arms"][0]["joints"]
+    joints[1]["name"], joints[2]["name"] = joints[2]["name"], joints[1]["name"]
+    (tmp_path / "swapped.yaml").write_text(yaml.safe_dump(data))
+    bringup = spawn("imagewam_ros.nodes.bringup_node", nodes="['sim','doctor','executor']", settle_s=0.5)
+    spawn(SIM, use_sim_time=True, speed=0.5)
+    spawn(DOCTOR, robot=tmp_path / "swapped.yaml", checkpoint="none", seconds=1.0)
+    spawn(EXECUTOR, use_sim_time=True, real_time_factor=0.5)
+    bringup.process.wait(90)
+    assert bringup.process.returncode == 1
+    assert "node 'doctor' cannot activate: the cell is not healthy: URDF order" in bringup.text()
+    assert probe.state("executor") == "inactive"
