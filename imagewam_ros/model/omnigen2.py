@@ -180,7 +180,8 @@ class OmniAttention(nn.Module):
         return rotate(self.norm_k(self._split(self.to_k(x))), table), self._split(self.to_v(x))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return heads
 
 
 class OmniFeedForward(nn.Module):
@@ -257,7 +258,7 @@ class OmniBlock(nn.Module):
 
     def _normed(self, x: Tensor, gating: Gating | None) -> Tensor:
         normed: Tensor = self.norm1(x)
-        return normed if gating is None else normed * gating.scale
+        return normed if gating is None else torch.mul(normed, gating.scale)
 
 
 class OmniHead(nn.Module):

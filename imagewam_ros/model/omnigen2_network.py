@@ -152,7 +152,7 @@ class OmniGen2Network(ImageWamNetwork):
         if packed.mask is not None:
             inside = (place < lengths[:, None])[:, None, :, None]  # (B, 1, L + 1, 1)
             table = Rotation(table.cos * inside, table.sin * inside)
-        x = self.video.time_caption_embed.caption_embedder(packed.tokens)
+        x: Tensor = self.video.time_caption_embed.caption_embedder(packed.tokens)
         for block in self.video.context_refiner:
             x = block(x, None, table, prefix_mask(packed.mask))
         return x

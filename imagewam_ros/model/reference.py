@@ -67,6 +67,7 @@ class Reference:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._goals: dict[str, tuple[Tensor, list[Tensor]]] = {}
         self.config = read_config(directory)
         self.expected = read_tensors(directory / "expected.safetensors")
         try:
@@ -256,13 +257,18 @@ class Reference:
         padded = replace(self.batch, action_dim_is_pad=self.expected["joint_action_dim_is_pad"].bool())
         return flow.action_loss(self.joint.action, padded).reshape(1)
 
-    def gradient(self, name: str) -> Tensor:
-        """Gradient of the total loss."""
+    def gradient(self, name: str) -> Tensor | None:
+        """Gradient of the total loss; None where a weight has none."""
         if name not in self.gradients:
-            raise KeyError(name)
-        wanted = [self.network.get_parameter(self.gradients[name])]
+            return None
+        return self._gradients[self.gradients[name]]
+
+    @cached_property
+    def _gradients(self) -> dict[str, Tensor | None]:
+        names = list(self.gradients.values())
+        wanted = [self.network.get_parameter(name) for name in names]
         total = flow.losses(self.joint, self.batch).total
-        return torch.autograd.grad(total, wanted, retain_graph=True)[0]
+        return dict(zip(names, torch.autograd.grad(total, wanted, allow_unused=True), strict=True))
 
     # --- initialisation and goal preview ---
 
@@ -284,10 +290,15 @@ class Reference:
 
     def _goal(self, steps: str) -> tuple[Tensor, list[Tensor]]:
         """Goal latents and the velocities on the way."""
+        if steps not in self._goals:
+            self._goals[steps] = self._run_goal(int(steps))
+        return self._goals[steps]
+
+    def _run_goal(self, steps: int) -> tuple[Tensor, list[Tensor]]:
         start = next(tensor for name, tensor in self.expected.items() if name.startswith("goal_noise_seed"))
         target, velocities, e = self.latents_from(start), [], self.expected
         with torch.no_grad():
-            for timestep, delta in zip(*flow.schedule(int(steps)), strict=True):
+            for timestep, delta in zip(*flow.schedule(steps), strict=True):
                 velocities.append(
                     self.network.preview_velocity(target, timestep[None], self.latents, self.context, e["proprio"])
                 )

@@ -150,10 +150,8 @@ class OmniGen2Reference(Reference):
         prefix = self.joint_prefix
         noised, _ = self.network.noised_target(self.batch)
         target, _ = self.network.target_tokens(noised, self.joint_vector(), prefix.lengths)
-        assert prefix.mask is not None
-        rows = [
-            torch.cat([tokens[mask], own]) for tokens, mask, own in zip(prefix.tokens, prefix.mask, target, strict=True)
-        ]
+        mask = prefix.tokens.new_ones(prefix.tokens.shape[:2], dtype=torch.bool) if prefix.mask is None else prefix.mask
+        rows = [torch.cat([tokens[valid], own]) for tokens, valid, own in zip(prefix.tokens, mask, target, strict=True)]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 

@@ -154,8 +154,7 @@ def test_json_list_is_refused(copy):
 
 
 def test_text_encoder_with_too_few_layers_is_refused(copy):
-    edit(
-        copy / "config.json", model={**json.loads((copy / "config.json").read_text())["model"], "text": {"layers": [5]}}
-    )
+    model = json.loads((copy / "config.json").read_text())["model"]
+    edit(copy / "config.json", model={**model, "text": {"layers": [5]}})
     with pytest.raises(CheckpointError, match="has 2 layers, layer 5 is read"):
         load_checkpoint(copy)

@@ -162,7 +162,8 @@ def test_loss_falls_on_one_batch():
     network.initialise_from_scratch()
     batch = JointBatch(
         draw(2, 16, 2, 3), Context(draw(1, 4, 24)), draw(2, 3), draw(2, 6, 3), draw(4, 6, 3, seed=1),
-        torch.tensor([800.0, 300, 600, 500]), draw(2, 16, 2, 3, seed=2), draw(2, 16, 2, 3, seed=3), torch.tensor([700.0, 400]),
+        torch.tensor([800.0, 300, 600, 500]), draw(2, 16, 2, 3, seed=2), draw(2, 16, 2, 3, seed=3),
+        torch.tensor([700.0, 400]),
     )  # fmt: skip
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     totals = []

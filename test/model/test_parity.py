@@ -24,9 +24,17 @@ def copy(data, tmp_path):
     return target
 
 
-def test_flux2_agrees_with_the_authors(data, capsys):
-    assert run(data / "flux2_tiny") == 0
-    assert "0 outside), 17 inputs, 0 unknown: PASS" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("flux2_tiny", "42 compared (0 outside), 17 inputs, 0 unknown: PASS"),
+        ("ovis_u1_tiny", "59 compared (0 outside), 20 inputs, 0 unknown: PASS"),
+        ("omnigen2_tiny", "81 compared (0 outside), 20 inputs, 0 unknown: PASS"),
+    ],
+)
+def test_network_agrees_with_the_authors(data, name, counts, capsys):
+    assert run(data / name) == 0
+    assert counts in capsys.readouterr().out
 
 
 def test_json_has_every_row(data, capsys):
