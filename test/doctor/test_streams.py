@@ -52,6 +52,12 @@ def test_rate_age_and_clock_are_judged(make_stream, rate, age_ms, level, text):
     assert text in found.found
 
 
+def test_a_stuck_driver_is_named(make_stream):
+    short = make_stream("image", 20, seconds=0.1)
+    (found,) = check_timing("camera", short, 20)
+    assert (found.level, found.found) == (Level.FAIL, "only 2 messages")
+
+
 def test_jitter_and_repeated_stamps_are_judged(make_stream):
     steady = make_stream("image", 20)
     shaken = steady.stamps_ns + np.where(np.arange(60) % 3 == 0, 35 * MS, 0)
