@@ -18,6 +18,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState as JointStateMsg
+from std_srvs.srv import Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError, ImageWamError
@@ -74,6 +75,7 @@ class DemoNode(Node):
         self._instruct: Service = self.create_client(SetInstruction, topics.SET_INSTRUCTION)
         self._state: Service = self.create_client(GetState, "executor/get_state")
         self._change: Service = self.create_client(ChangeState, "executor/change_state")
+        self._reset_fault: Service = self.create_client(Trigger, topics.RESET_FAULT)
         self._script = self._play()
         self.create_timer(STEP_S, self._advance, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -160,7 +162,11 @@ class DemoNode(Node):
         print(f"  {'success' if success else 'NO success'} in {end_s - before.episode_time_s:.1f} s", flush=True)
         yield from self._wait(lambda: self._sim.episode_time_s >= end_s + LINGER_S, "end", patience_s)
         span = Span(self._sim.episode_time_s - before.episode_time_s, self._sim_heard_s - before_s)
+        fault = self._status.reason if self._status.state == ExecutorStatus.FAULTED else ""
         yield from self._transition(Transition.TRANSITION_DEACTIVATE)
+        if fault:
+            print(f"  the executor faulted: {fault}", flush=True)
+            yield from self._call(self._reset_fault, Trigger.Request())
         log, self._log = self._log, EpisodeLog()
         log.record(self._robot, self._status, self._sim, success, span).save(self._out / f"episode_{number}.npz")
         for front, views, status in log.frames(self._robot):
