@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "record": Command(
         "imagewam_ros.record",
-        "record demonstrations, by the simulator's scripted expert",
+        "record demonstrations, by the scripted expert or from the running graph; recover, label",
         "imagewam record --expert --episodes 700 --out data/demonstrations",
     ),
     "convert": Command(

@@ -2,7 +2,8 @@
 """`imagewam record`: demonstrations by the scripted expert, episodes of the running graph, or what a crash left.
 
 --expert lets the simulator's scripted expert demonstrate, one episode per seed. --live records
-the running graph, by keyboard. --recover makes readable bags of recordings that were cut off.
+the running graph, by keyboard. --recover makes readable bags of recordings that were cut off;
+--label judges recordings afterwards, also those of `ros2 bag record`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
+from imagewam_ros.data.bag_label import LABELS, adopt, is_foreign, label_episode
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.recover import cut_off, recover
 from imagewam_ros.domain import use_domain
@@ -48,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recover", type=Path, metavar="PATH", help="finish cut-off recordings in or under this folder"
     )
-    parser.add_argument("--instruction", default="", help="of episodes of the running graph, in plain words")
+    parser.add_argument("--label", choices=LABELS, help="label the recordings named by --episode")
+    parser.add_argument("--episode", type=Path, nargs="+", default=(), help="recordings to label; any rosbag2 folder")
+    parser.add_argument("--instruction", default="", help="what is done in the episodes, in plain words")
+    parser.add_argument("--action-topic", default="executor/command", help="of bags that other programs recorded")
+    parser.add_argument("--period-s", type=float, default=0.05, help="of the policy, for such bags")
+    parser.add_argument(
+        "--first-row-offset", type=float, default=1.0, help="for such bags: periods to the first action"
+    )
     parser.add_argument("--episodes", type=int, default=700, help="how many demonstrations")
     parser.add_argument("--out", type=Path, help="folder for the episodes; whole ones in it are kept")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"of the first episode, from {FIRST_SEED} up")
@@ -63,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Record or recover. The expert's exit code is 0 when it succeeded in at least nine of ten."""
     if arguments.recover:
         return _recover(arguments)
+    if arguments.label:
+        return _label(arguments)
     if arguments.expert == arguments.live:
         raise ConfigError("say who demonstrates: --expert records the scripted expert, --live the running graph")
     if arguments.out is None:
@@ -86,10 +97,25 @@ def _recover(arguments: argparse.Namespace) -> int:
         print(
             f"{folder}: {found.messages} messages; {found.lost_bytes} bytes behind the last whole block were cut away"
         )
-    print(f"{len(results)} of {len(torn)} recordings recovered; they carry no label yet")
+    print(f"{len(results)} of {len(torn)} recordings recovered; label them with --label success --episode FOLDER")
     if arguments.json:
         print(json.dumps({"recovered": len(results), "failed": len(torn) - len(results)}))
     return 0 if len(results) == len(torn) else 1
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    """Label recordings; bags that another program recorded become episodes first."""
+    if not arguments.episode:
+        raise ConfigError(f"say what to label {arguments.label}: --episode FOLDER")
+    for folder in arguments.episode:
+        if is_foreign(folder):
+            if not arguments.instruction:
+                raise ConfigError(f"{folder} was recorded by another program; say what was done: --instruction TEXT")
+            robot, period_ns = load_embodiment(arguments.robot), round(arguments.period_s * 1e9)
+            adopt(folder, robot, arguments.instruction, arguments.action_topic, period_ns, arguments.first_row_offset)
+        about = label_episode(folder, arguments.label, arguments.instruction)
+        print(f"{folder}: {about.label}, {about.instruction!r}")
+    return 0
 
 
 def _record_live(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 """Recording demonstrations: whole, labelled, repeatable, and never from the seeds of evaluation."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from imagewam_ros import record
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
@@ -67,3 +69,52 @@ def test_cut_off_recordings_are_recovered(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "episode_1" / "episode_1_0.mcap").unlink()
     with pytest.raises(EpisodeError, match="no recording in .* is cut off; check the path"):
         record.run(parse("--recover", str(tmp_path)))
+
+
+def foreign_bag(folder: Path, action_topic: str = "/cell/leader/joint_states") -> Path:
+    """What `ros2 bag record` of a robot's topics gives: standard messages, nothing of ours in the metadata."""
+    robot = load_embodiment("sim_cell")
+    cameras = tuple((camera.name, f"/cell/{camera.topic}") for camera in robot.cameras)
+    about = Provenance("x", "x", robot.joint_names, cameras, 50_000_000, 1.0, joint_topic="/cell/joint_states")
+    with EpisodeWriter(folder, dataclasses.replace(about, action_topic=action_topic)) as writer:
+        for i in range(30):
+            for camera, _ in cameras:
+                writer.image(camera, i * 50_000_000, np.full((32, 32, 3), i, np.uint8))
+            writer.joints(JointState(i * 50_000_000, robot.joint_names, np.full(14, i / 100), np.zeros(14)))
+            writer.action(i * 50_000_000, np.full(14, (i + 1) / 100))
+        writer._bag.close({})
+    return folder
+
+
+def test_bags_of_other_programs_become_episodes(tmp_path: Path) -> None:
+    folder = foreign_bag(tmp_path / "bag")
+    words = ("--label", "success", "--episode", str(folder), "--action-topic")
+    with pytest.raises(ConfigError, match="was recorded by another program; say what was done: --instruction"):
+        record.run(parse(*words, "leader/joint_states"))
+    with pytest.raises(EpisodeError, match=r"bag holds no leader/commands; found /cell/head_camera"):
+        record.run(parse(*words, "leader/commands", "--instruction", "wave"))
+    assert record.run(parse(*words, "leader/joint_states", "--instruction", "wave")) == 0
+    frames = read_frames(folder)
+    assert (frames.provenance.label, frames.provenance.instruction, len(frames)) == ("success", "wave", 30)
+    np.testing.assert_allclose(frames.actions - frames.positions, 0.01)
+
+
+def test_two_robots_in_one_bag_are_not_guessed(tmp_path: Path) -> None:
+    folder = foreign_bag(tmp_path / "bag", "/cell_2/joint_states")
+    with pytest.raises(EpisodeError, match=r"holds /cell/joint_states, /cell_2/joint_states; which is joint_states\?"):
+        record.run(parse("--label", "success", "--episode", str(folder), "--instruction", "wave"))
+
+
+def test_labels_are_changed_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = Provenance("pair", "wave", ("waist",), (("head", "head"),), 50_000_000, 1.0)
+    with EpisodeWriter(tmp_path / "episode_0", about) as writer:
+        writer.joints(JointState(0, ("waist",), np.zeros(1), np.zeros(1)))
+        writer.finish("failure")
+    folder = str(tmp_path / "episode_0")
+    assert record.run(parse("--label", "success", "--episode", folder, "--instruction", "wave twice")) == 0
+    assert "success, 'wave twice'" in capsys.readouterr().out
+    assert read_provenance(tmp_path / "episode_0").label == "success"
+    with pytest.raises(ConfigError, match="say what to label failure: --episode FOLDER"):
+        record.run(parse("--label", "failure"))
+    with pytest.raises(EpisodeError, match=r"has no metadata\.yaml: no bag, or one that was cut off"):
+        record.run(parse("--label", "failure", "--episode", str(tmp_path)))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label a recording by hand: one that was recovered, one that nobody judged, or a bag of `ros2 bag record`."""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import EpisodeError, unknown_name
+from imagewam_ros.data.bag import METADATA, rewrite_custom
+from imagewam_ros.data.episode import CUSTOM_KEY, JOINT_TOPIC, Provenance, read_provenance
+
+LABELS = ("success", "failure", "discard")
+
+
+def label_episode(directory: Path, label: str, instruction: str = "") -> Provenance:
+    """Change an episode's label, and its instruction where one is given.
+
+    Raises EpisodeError for an unknown label or a folder that is no episode of ours.
+    """
+    if label not in LABELS:
+        raise EpisodeError(unknown_name("label", label, LABELS))
+    about = read_provenance(directory)
+    about = dataclasses.replace(about, label=label, instruction=instruction or about.instruction)
+    rewrite_custom(directory, {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))})
+    return about
+
+
+def is_foreign(directory: Path) -> bool:
+    """Whether a whole bag was recorded by another program. Raises EpisodeError where there is no bag."""
+    return CUSTOM_KEY not in (_information(directory).get("custom_data") or {})
+
+
+def adopt(
+    directory: Path,
+    robot: Embodiment,
+    instruction: str,
+    action_topic: str,
+    period_ns: int,
+    first_row_offset_periods: float,
+) -> Provenance:
+    """Say of a bag that another program recorded what an episode of ours says of itself.
+
+    Cameras may be there raw or compressed, under the robot's topics with any leading namespace.
+    Raises EpisodeError naming topics that are missing.
+    """
+    found = [topic["topic_metadata"]["name"] for topic in _information(directory)["topics_with_message_count"]]
+    cameras = tuple((camera.name, _match(camera.topic, found, directory)) for camera in robot.cameras)
+    about = Provenance(
+        robot=robot.name,
+        instruction=instruction,
+        joint_names=robot.joint_names,
+        cameras=cameras,
+        period_ns=period_ns,
+        first_row_offset_periods=first_row_offset_periods,
+        joint_topic=_match(JOINT_TOPIC, found, directory),
+        action_topic=_match(action_topic, found, directory),
+        latency_ns=tuple((camera.name, camera.latency_ns) for camera in robot.cameras if camera.latency_s),
+    )
+    rewrite_custom(directory, {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))})
+    return about
+
+
+def _information(directory: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load((directory / METADATA).read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise EpisodeError(
+            f"{directory} has no {METADATA}: no bag, or one that was cut off; recover it first"
+        ) from None
+    information: dict[str, Any] = data["rosbag2_bagfile_information"]
+    return information
+
+
+def _match(topic: str, found: Collection[str], directory: Path) -> str:
+    """Return the recorded name of a topic: the one with the shortest namespace, raw before compressed."""
+    for wanted in (topic, f"{topic}/compressed"):
+        names = [name for name in found if f"/{name.lstrip('/')}".endswith(f"/{wanted.lstrip('/')}")]
+        shortest = min((name.count("/") for name in names), default=0)
+        names = sorted(name for name in names if name.count("/") == shortest)
+        if len(names) == 1:
+            return names[0]
+        if names:
+            raise EpisodeError(f"{directory} holds {', '.join(names)}; which is {topic}? record one robot per bag")
+    raise EpisodeError(f"{directory} holds no {topic}; found {', '.join(sorted(found)) or 'nothing'}")
