@@ -6,13 +6,10 @@ observation wins. Without an instruction nothing is inferred, so the arms hold.
 """
 
 import dataclasses
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
-import torch
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState as JointStateMsg
@@ -20,16 +17,15 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.joints import JointMerge
-from imagewam_ros.core.paths import find_checkpoint
-from imagewam_ros.core.schema import ActionChunk, Image, Observation
+from imagewam_ros.core.schema import ActionChunk, Image
 from imagewam_ros.core.sync import SyncConfig, Synchroniser
-from imagewam_ros.model.device import choose_device
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
+from imagewam_ros.nodes.inference import InferenceThread
 from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.run_policy import RunPolicyServer
 from imagewam_ros.nodes.spin import leave, run
-from imagewam_ros.policy import Policy
 from imagewam_ros.srv import SetInstruction
 
 WATCH_S = 0.2
@@ -66,19 +62,17 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy")
-        self._instruction, self._instruction_id, self._inferred = "", 0, 0
+        self._instruction, self._instruction_id, self._next_seed = "", 0, 0
         self._last_ns = -1
-        self._pending: Future[None] | None = None
 
     def setup(self) -> None:
         """Load and warm up, then subscribe."""
         self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
         self._robot = load_embodiment(config.robot)
         self._joints = JointMerge.of(self._robot)
-        self._brain = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self.cleanup.callback(self._brain.shutdown)
-        self._policy = self._brain.submit(self._load).result()
-        contract = self._policy.contract
+        self._inference = InferenceThread(config.checkpoint, self._robot, config.device, config.cpu_threads)
+        self.cleanup.callback(self._inference.close)
+        contract = self._inference.policy.contract
         cameras = {name: self._robot.camera(name) for name in contract.camera_names}
         self._half_frame_ns = round(0.5e9 / cameras[contract.camera_names[0]].rate_hz)
         image_topics = {
@@ -95,8 +89,9 @@ class PolicyNode(ManagedNode):
         self._filter(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._on_joint_state)
         self.serve(SetInstruction, topics.SET_INSTRUCTION, self._on_instruction)
         self.every(WATCH_S, self._watch)
+        self._runs = RunPolicyServer(self, self._instruct)
         parameters.on_change(self, config, self._change)
-        self._instruct(config.instruction)
+        self._instruct(config.instruction, config.seed)
 
     def start(self) -> None:
         """Infer from now on."""
@@ -106,21 +101,9 @@ class PolicyNode(ManagedNode):
         self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
 
     def stop(self, reason: str) -> None:
-        """Wait for the running inference; its chunk is not published."""
-        if self._pending is not None:
-            self._pending.exception()
-
-    def _load(self) -> Policy:
-        """Load the policy and infer once, so that the first chunk is no slower than the others."""
-        config = self._config
-        if config.cpu_threads:
-            torch.set_num_threads(config.cpu_threads)
-        policy = Policy.load(find_checkpoint(config.checkpoint), self._robot, choose_device(config.device))
-        cameras = [self._robot.camera(name) for name in policy.contract.camera_names]
-        grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
-        middle = (self._robot.limits.lower + self._robot.limits.upper) / 2
-        policy.infer(Observation(0, grey, middle, instruction="warm up"))
-        return policy
+        """End a run and wait for the running inference; its chunk is not published."""
+        self._runs.end(f"the policy stopped: {reason}")
+        self._inference.outcome()
 
     def _filter(self, kind: type, topic: str, profile: Any, callback: Any) -> None:
         subscriber = message_filters.Subscriber(self, kind, topic, qos_profile=profile)
@@ -144,7 +127,7 @@ class PolicyNode(ManagedNode):
 
     def _consider(self) -> None:
         """Infer if the thread is free and an observation of the next chunk's time is complete."""
-        if not self.is_active or not self._instruction or self._pending is not None:
+        if not self.is_active or not self._instruction or self._inference.busy:
             return
         due_ns = self._last_ns + round(self._config.replan_period_s * 1e9) - self._half_frame_ns
         if self._sync.newest(due_ns if self._last_ns >= 0 else -1) is None:
@@ -153,39 +136,34 @@ class PolicyNode(ManagedNode):
         observation = self._sync.observation(now_ns, self._instruction, self._instruction_id)
         assert observation is not None
         self._last_ns = observation.stamp_ns
-        seed, self._inferred = self._config.seed + self._inferred, self._inferred + 1
-        self._pending = self._brain.submit(self._infer, observation, seed)
-        self._pending.add_done_callback(lambda _: self._done.trigger())
+        seed, self._next_seed = self._next_seed, self._next_seed + 1
+        self._inference.infer(observation, seed, self._take, self._done.trigger)
 
-    def _infer(self, observation: Observation, seed: int) -> None:
-        """Infer and publish; runs on the inference thread."""
-        chunk = self._policy.infer(observation, seed)
+    def _take(self, chunk: ActionChunk) -> None:
+        """Publish a chunk, unless its instruction was changed meanwhile; called on the inference thread."""
         ready_ns = self.get_clock().now().nanoseconds
-        if self.is_active and observation.instruction_id == self._instruction_id:
+        if self.is_active and chunk.instruction_id == self._instruction_id:
             self._chunks_out.publish(messages.from_chunk(dataclasses.replace(chunk, ready_ns=ready_ns)))
-            self._account(chunk, ready_ns)
-
-    def _account(self, chunk: ActionChunk, ready_ns: int) -> None:
-        meter = self.diagnostics.meter
-        meter.count("chunk")
-        meter.sample("inference_s", chunk.inference_s)
-        meter.sample("camera_to_chunk_s", (ready_ns - chunk.stamp_ns) / 1e9)
+            self.diagnostics.meter.count("chunk")
+            self.diagnostics.meter.sample("inference_s", chunk.inference_s)
+            self.diagnostics.meter.sample("camera_to_chunk_s", (ready_ns - chunk.stamp_ns) / 1e9)
 
     def _on_done(self) -> None:
-        ended, self._pending = self._pending, None
-        if ended is not None and (error := ended.exception()) is not None:
-            self.complain(f"inference failed: {type(error).__name__}: {error}")
+        if reason := self._inference.outcome():
+            self.complain(reason)
         self._consider()
 
     def _on_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response) -> str:
-        response.instruction_id = self._instruct(request.instruction)
+        self._runs.end("another instruction was set")
+        response.instruction_id = self._instruct(request.instruction, self._config.seed)
         return f"instruction {self._instruction_id}: {self._instruction or 'none, the policy rests'}"
 
-    def _instruct(self, text: str) -> int:
+    def _instruct(self, text: str, seed: int) -> int:
+        """Change the instruction, empty for none; `seed` is that of its first chunk. Returns its number."""
         text = " ".join(text.split())
         if text:
-            self._brain.submit(self._policy.set_instruction, text).result()
-        self._instruction, self._instruction_id, self._inferred = text, self._instruction_id + 1, 0
+            self._inference.instruct(text)
+        self._instruction, self._instruction_id, self._next_seed = text, self._instruction_id + 1, seed
         self._last_ns = -1
         return self._instruction_id
 

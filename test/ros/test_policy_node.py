@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import yaml
 from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 
+from imagewam_ros.action import RunPolicy
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.msg import ActionChunk
+from imagewam_ros.msg import ActionChunk, ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.srv import SetInstruction
 
@@ -141,3 +143,54 @@ def refusal(given: dict[str, object]) -> str:
         node.declare_parameter(name, value)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     return str(node.diagnostics.message)
+
+
+def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoint) -> None:
+    policy = spawn(POLICY, checkpoint=checkpoint, replan_period_s=0.2)
+    chunks = probe.collect(ActionChunk, topics.CHUNK, 10)
+    Robot(probe)
+    status = probe.node.create_publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
+    status.publish(ExecutorStatus(state=ExecutorStatus.HOLDING, accepted=5))
+    client = ActionClient(probe.node, RunPolicy, topics.RUN)
+    assert probe.change("policy", "configure"), policy.text()
+    assert client.wait_for_server(timeout_sec=20)
+
+    def send(instruction: str = "lift", timeout_s: float = 60.0):
+        feedback: list = []
+        goal = RunPolicy.Goal(instruction=instruction, timeout_s=timeout_s, seed=7)
+        sent = client.send_goal_async(goal, feedback_callback=lambda message: feedback.append(message.feedback))
+        assert probe.until(sent.done)
+        return sent.result(), feedback
+
+    def result(handle) -> RunPolicy.Result:
+        ended = handle.get_result_async()
+        assert probe.until(ended.done, 20), policy.text()
+        return ended.result().result
+
+    assert not send()[0].accepted and probe.until(lambda: "the policy is not active" in policy.text())
+    assert probe.change("policy", "activate"), policy.text()
+    assert not send("  ")[0].accepted and probe.until(lambda: "an instruction and a timeout_s" in policy.text())
+
+    timed, feedback = send(timeout_s=2.0)
+    assert probe.until(lambda: chunks)
+    assert not send()[0].accepted and probe.until(lambda: "another run is not over yet" in policy.text())
+    end = result(timed)
+    assert end.success and end.reason == "ran for 2 s"
+    assert feedback and feedback[-1].state == ExecutorStatus.HOLDING
+    assert messages.to_chunk(chunks[0]).seed == 7
+    count = len(chunks)
+    assert not probe.until(lambda: len(chunks) > count + 1, 1.0), "without an instruction the policy rests"
+
+    cancelled, _ = send()
+    assert probe.until(cancelled.cancel_goal_async().done)
+    end = result(cancelled)
+    assert not end.success and end.reason == "cancelled"
+
+    replaced, _ = send()
+    assert instruct(probe, "something else").success
+    assert result(replaced).reason == "another instruction was set"
+
+    stopped, _ = send()
+    status.publish(ExecutorStatus(state=ExecutorStatus.FAULTED, reason="left arm's joint states silent"))
+    end = result(stopped)
+    assert not end.success and end.reason == "the executor faulted: left arm's joint states silent"

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that the policy runs on, from loading to the last chunk."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.core.schema import ActionChunk, Observation
+from imagewam_ros.model.device import choose_device
+from imagewam_ros.policy import Policy
+
+
+class InferenceThread:
+    """Load `checkpoint` for `robot` and infer one observation at a time.
+
+    Raises CheckpointError, ConfigError and EmbodimentMismatch as loading does.
+    """
+
+    def __init__(self, checkpoint: str, robot: Embodiment, device: str, cpu_threads: int) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._pending: Future[None] | None = None
+        self.policy = self._pool.submit(_load, checkpoint, robot, device, cpu_threads).result()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an inference runs or has ended without `outcome` being asked for."""
+        return self._pending is not None
+
+    def instruct(self, text: str) -> None:
+        """Encode an instruction."""
+        self._pool.submit(self.policy.set_instruction, text).result()
+
+    def infer(
+        self, observation: Observation, seed: int, take: Callable[[ActionChunk], None], wake: Callable[[], None]
+    ) -> None:
+        """Infer in the background: `take` gets the chunk on this thread, `wake` is called at the end."""
+        self._pending = self._pool.submit(lambda: take(self.policy.infer(observation, seed)))
+        self._pending.add_done_callback(lambda _: wake())
+
+    def outcome(self) -> str:
+        """Wait for the running inference; why it failed, or nothing."""
+        ended, self._pending = self._pending, None
+        error = ended.exception() if ended is not None else None
+        return f"inference failed: {type(error).__name__}: {error}" if error is not None else ""
+
+    def close(self) -> None:
+        """End the thread after what it is doing."""
+        self._pool.shutdown()
+
+
+def _load(checkpoint: str, robot: Embodiment, device: str, cpu_threads: int) -> Policy:
+    """Load the policy and infer once, so that the first chunk is no slower than the others."""
+    if cpu_threads:
+        torch.set_num_threads(cpu_threads)
+    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device))
+    cameras = [robot.camera(name) for name in policy.contract.camera_names]
+    grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
+    policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))
+    return policy
