@@ -71,7 +71,7 @@ class Plan:
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
-    def part(self, rows: slice) -> "Plan":
+    def part(self, rows: "slice | NDArray[np.intp]") -> "Plan":
         """Return some of the frames."""
         index = {name: places[rows] for name, places in self.image_index.items()}
         return Plan(self.stamps_ns[rows], index, self.positions[rows], self.actions[rows], self.rejected)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag_streams import Plan, Streams, frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import LABELS, Provenance, read_provenance
+from imagewam_ros.data.frames import RATE_TOLERANCE
 from imagewam_ros.data.lerobot_stage import stage
 from imagewam_ros.data.report import EpisodeReport, describe, nonidle_ranges, segments
 
@@ -78,7 +81,7 @@ def _stage_parts(
     streams = read_streams(directory)
     streams = dataclasses.replace(streams, provenance=with_latency(streams.provenance, config))
     _check_clock(streams)
-    plan = plan_frames(streams)
+    plan = _at_rate(plan_frames(streams), streams.provenance.period_ns)
     describe(report, streams, plan)
     for number, (name, part) in enumerate(_parts(directory.name, plan, streams, config, report)):
         single = dataclasses.replace(report, name=name, frames=len(part)) if number or name != report.name else report
@@ -111,6 +114,24 @@ def _parts(
     if not parts:
         raise EpisodeError(f"shorter than {config.shortest_s:g} s: {len(plan)} frames in {len(ranges)} stretches")
     return parts
+
+
+def _at_rate(plan: Plan, period_ns: int) -> Plan:
+    """Return one frame per period: all of them, or every n-th of faster cameras. Raises EpisodeError otherwise."""
+    spacing_ns = float(np.median(np.diff(plan.stamps_ns))) if len(plan) > 1 else float(period_ns)
+    every = round(period_ns / spacing_ns)
+    if every < 1 or abs(every * spacing_ns - period_ns) > RATE_TOLERANCE * period_ns:
+        raise EpisodeError(
+            f"frames are {spacing_ns / 1e6:.1f} ms apart, the period is {period_ns / 1e6:.1f} ms: mixed rates? "
+            "set the recorder's period_s to the cameras' period, or to a multiple of it"
+        )
+    if every == 1:
+        return plan
+    kept = [0]
+    for row, stamp in enumerate(plan.stamps_ns.tolist()):
+        if stamp - plan.stamps_ns[kept[-1]] > (every - 0.5) * spacing_ns:
+            kept.append(row)
+    return plan.part(np.array(kept))
 
 
 def _stage_part(

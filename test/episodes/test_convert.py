@@ -199,6 +199,29 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
     assert report["details"][0]["streams"]["joints"]["rate_hz"] == pytest.approx(100, rel=0.01)
 
 
+def test_faster_cameras_give_every_nth_frame(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0", frames=60, skip=(31,), period_ns=2 * PERIOD_NS)
+    (report,) = run(tmp_path / "in", tmp_path / "set", split_holes=True)
+    table = pq.read_table(tmp_path / "set" / "data" / "chunk-000" / "file-000.parquet")
+    frames = [(stamp - START_NS) // PERIOD_NS for stamp in table["observation.stamp_ns"].to_pylist()]
+    assert frames == [*range(0, 60, 2)] and report.frames == 30
+    record(tmp_path / "odd", "episode_0", period_ns=PERIOD_NS * 3 // 2)
+    with pytest.raises(EpisodeError, match=r"13\.333 frames per second"):
+        run(tmp_path / "odd", tmp_path / "odd_set")
+    record(tmp_path / "thirty", "episode_0", period_ns=33_333_333)
+    with pytest.raises(EpisodeError, match="every episode was rejected"):
+        run(tmp_path / "thirty", tmp_path / "thirty_set")
+
+
+def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
+    for number in range(2):
+        record(tmp_path / "in", f"episode_{number}")
+    reports = list(convert_all(tmp_path / "in", tmp_path / "two", ConvertConfig(), workers=2))
+    assert reports == run(tmp_path / "in", tmp_path / "one")
+    for path in ("data/chunk-000/file-000.parquet", "meta/stats.json", "dataset_stats.json"):
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
 def test_holes_can_be_split(tmp_path: Path) -> None:
     record(tmp_path / "in", "episode_0", frames=60, skip=(22, 23, 58))
     reports = run(tmp_path / "in", tmp_path / "set", split_holes=True)
