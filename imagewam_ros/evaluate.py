@@ -109,7 +109,7 @@ def trials(
     for outcome in bar:
         found[outcome.condition].append(outcome)
         done = found[outcome.condition]
-        bar.set_postfix_str(f"{outcome.condition} {sum(o.success for o in done)}/{len(done)}")
+        bar.set_postfix_str(f"{outcome.condition} {sum(o.success for o in done)}/{len(done)}", refresh=False)
     return {condition: sorted(some, key=lambda outcome: outcome.seed) for condition, some in found.items()}
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from small_training import INSTRUCTION, PERIOD_NS, SMALL, write_episodes
 
-from imagewam_ros import train
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.schema import Observation, Source
@@ -20,13 +19,14 @@ from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.policy import Policy
+from imagewam_ros.training.run import train
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("policy")
-    train.train(SMALL, [write_episodes(root / "episodes", count=2)], root / "run", "sim_cell", seed=0)
+    train(SMALL, [write_episodes(root / "episodes", count=2)], root / "run", load_embodiment("sim_cell"), seed=0)
     return root / "run" / "checkpoint"
 
 

@@ -4,6 +4,11 @@
 import argparse
 import csv
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +22,23 @@ from imagewam_ros import train
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, EpisodeError, ImageWamError
 from imagewam_ros.core.schema import Observation
+from imagewam_ros.data.dataset import Dataset
 from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.model import flow
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.factory import build_network
 from imagewam_ros.policy import Policy
-from imagewam_ros.training import presets
+from imagewam_ros.training import presets, run
 from imagewam_ros.training.autoencoder import autoencoder_loss, build_autoencoder, encode_all, train_autoencoder
 from imagewam_ros.training.metric import chunk_error
-from imagewam_ros.training.network import Progress, initialise, resume, save, start, train_network, train_step
+from imagewam_ros.training.network import Progress, averaged, initialise, resume, save, start, train_network, train_step
 from imagewam_ros.training.pixels import load_demonstrations, save_demonstrations, to_bytes, to_unit
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
+from imagewam_ros.training.team import Team, part_of
 
-ROBOT = "sim_cell"
+ROBOT = load_embodiment("sim_cell")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +54,7 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train.train(SMALL, [episodes], out, ROBOT, seed=0)
+    run.train(SMALL, [episodes], out, ROBOT, seed=0)
     return out
 
 
@@ -56,7 +63,7 @@ def samples(episodes: Path, trained: Path) -> Samples:
     """What the network learned from, read again from the run folder."""
     checkpoint = load_checkpoint(trained / "checkpoint")
     demonstrations = load_demonstrations(trained / "demonstrations.npz")
-    dataset = train.Dataset(demonstrations, checkpoint.contract.horizon, checkpoint.contract.relative)
+    dataset = Dataset(demonstrations, checkpoint.contract.horizon, checkpoint.contract.relative)
     instructions = {d.instruction: checkpoint.model.encode_instruction(d.instruction) for d in demonstrations}
     latents = np.load(trained / "latents.npy")
     return Samples(dataset, latents, checkpoint.contract, checkpoint.statistics, instructions)
@@ -73,7 +80,7 @@ def weights(progress: Progress) -> torch.Tensor:
 
 
 def test_run_makes_a_checkpoint_that_a_robot_loads(trained: Path) -> None:
-    robot = load_embodiment(ROBOT)
+    robot = ROBOT
     policy = Policy.load(trained / "checkpoint", robot)
     assert policy.contract.relative.count(False) == 2 and policy.contract.first_row_offset_periods == 1.0
     images = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in robot.cameras}
@@ -92,7 +99,7 @@ def test_report_and_log_say_what_was_done(trained: Path) -> None:
 
 def test_running_again_does_nothing_twice(episodes: Path, trained: Path) -> None:
     before = {name: (trained / name).stat().st_mtime_ns for name in ("pixels.npy", "latents.npy", "state.safetensors")}
-    train.train(SMALL, [episodes], trained, ROBOT, seed=0)
+    run.train(SMALL, [episodes], trained, ROBOT, seed=0)
     assert before == {name: (trained / name).stat().st_mtime_ns for name in before}
 
 
@@ -122,8 +129,7 @@ def test_stopping_and_resuming_gives_the_same_weights(samples: Samples, tmp_path
     resume(again, tmp_path / "half.safetensors")
     train_network(again, samples, rows, config, 0, tmp_path)
     assert torch.equal(weights(straight), weights(again))
-    averages = zip(straight.average.parameters(), again.average.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in averages)
+    assert all(torch.equal(mean, again.average[name]) for name, mean in straight.average.items())
 
 
 def test_another_seed_gives_other_batches(samples: Samples) -> None:
@@ -150,7 +156,7 @@ def test_instructions_of_different_length_share_a_batch(samples: Samples) -> Non
     demonstrations = [
         replace(d, instruction=short if i else long.text) for i, d in enumerate(samples.dataset.demonstrations)
     ]
-    dataset = train.Dataset(demonstrations, 4, samples.contract.relative)
+    dataset = Dataset(demonstrations, 4, samples.contract.relative)
     cut = replace(long, text=short, tokens=long.tokens[:2])
     mixed = replace(samples, dataset=dataset, instructions={long.text: long, short: cut})
     context = mixed.context(np.array([0, 10]))
@@ -163,7 +169,9 @@ def test_chunk_error_falls_with_training(samples: Samples, tmp_path: Path) -> No
     progress = fresh(config)
     before = chunk_error(progress.network, samples, rows)
     train_network(progress, samples, rows, config, 0, tmp_path)
-    assert chunk_error(progress.average, samples, rows).all < 0.8 * before.all
+    with averaged(progress) as network:
+        assert chunk_error(network, samples, rows).all < 0.8 * before.all
+    assert progress.network.training
     with (tmp_path / "log.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["step"] for line in lines] == ["50", "100", "150"]
@@ -184,6 +192,65 @@ def test_state_of_another_network_is_refused(tmp_path: Path, samples: Samples) -
     other = start(build_network(wider), SMALL.training)
     with pytest.raises(CheckpointError, match="it belongs to another preset"):
         resume(other, tmp_path / "state.safetensors")
+
+
+def test_going_on_from_a_checkpoint_keeps_its_contract(episodes: Path, trained: Path, tmp_path: Path) -> None:
+    preset = changed(steps=1, learning_rate=0.0)
+    run.train(preset, [episodes], tmp_path / "tuned", ROBOT, seed=1, base=trained / "checkpoint")
+    before, after = (load_checkpoint(folder / "checkpoint") for folder in (trained, tmp_path / "tuned"))
+    assert after.contract == before.contract
+    weights = zip(before.model.network.parameters(), after.model.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_merged_adapters_equal_applied_ones(samples: Samples, tmp_path: Path) -> None:
+    preset = changed(lora_rank=2, steps=4, average=0.0)
+    progress = fresh(preset.training)
+    frozen = progress.network.get_parameter("video.double_blocks.0.img_attn.qkv.base_layer.weight").clone()
+    assert {name.split(".")[-3] for name in progress.trained if "lora_" in name} >= {"lora_A", "lora_B"}
+    train_network(progress, samples, np.arange(16), preset.training, 0, tmp_path)
+    merged = run.export(progress, preset)
+    assert [name for name, _ in merged.named_parameters()] == [
+        n for n, _ in build_network(SMALL.spec).named_parameters()
+    ]
+    batch = samples.draw(np.arange(16), preset.training, 5, 0)
+    with torch.no_grad():
+        applied, plain = progress.network.joint_forward(batch), merged.joint_forward(batch)
+    assert torch.allclose(applied.action, plain.action, atol=1e-5)
+    assert applied.video is not None and plain.video is not None
+    assert torch.allclose(applied.video, plain.video, atol=1e-5)
+    kept = progress.network.get_parameter("video.double_blocks.0.img_attn.qkv.base_layer.weight")
+    assert torch.equal(kept, frozen)
+    assert not torch.allclose(merged.get_parameter("video.double_blocks.0.img_attn.qkv.weight"), frozen)
+
+
+@pytest.mark.slow
+def test_two_processes_shard_and_agree_with_one(episodes: Path, trained: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(trained, alone, ignore=shutil.ignore_patterns("state.safetensors", "checkpoint"))
+    shutil.copytree(alone, tmp_path / "pair")
+    run.train(SMALL, [episodes], alone, ROBOT, seed=0)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = Path(__file__).parent / "fakes" / "two_processes.py"
+    done = subprocess.run(
+        [*words, str(script), str(episodes), str(tmp_path / "pair")],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    local, full = (int(word) for word in re.search(r"sharded: (\d+) of (\d+)", done.stdout).groups())  # type: ignore[union-attr]
+    assert local <= 0.6 * full
+    one, two = (load_file(folder / "state.safetensors") for folder in (alone, tmp_path / "pair"))
+    assert all(torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4) for name in one)
+
+
+def test_parts_of_a_batch_are_the_batch(samples: Samples) -> None:
+    batch = samples.draw(np.arange(16), SMALL.training, 0, 0)
+    parts = [part_of(batch, Team(rank, 2)) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.reference for part in parts]), batch.reference[[0, 2, 1, 3]])
+    assert torch.equal(torch.cat([p.action_noise for p in parts]), batch.action_noise[[0, 1, 4, 5, 2, 3, 6, 7]])
+    assert batch.target is not None and torch.equal(torch.cat([p.target for p in parts]), batch.target)  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="3 processes cannot share 4 samples with 2 targets"):
+        part_of(batch, Team(0, 3))
 
 
 def test_autoencoder_learns_and_repeats(tmp_path: Path) -> None:
@@ -213,8 +280,8 @@ def test_demonstrations_survive_the_disk(samples: Samples, tmp_path: Path) -> No
 
 
 def test_held_out_demonstrations_are_the_last() -> None:
-    assert train.split(100, 0.05) == (list(range(95)), list(range(95, 100)))
-    assert train.split(1, 0.05) == ([0], [0])
+    assert run.split(100, 0.05) == (list(range(95)), list(range(95, 100)))
+    assert run.split(1, 0.05) == ([0], [0])
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -227,11 +294,11 @@ def test_what_does_not_fit_is_named(episodes: Path, tmp_path: Path) -> None:
     with pytest.raises(
         EmbodimentMismatch, match=r"slow/episode_0: first_row_offset_periods is 0\.0, the others have 1\.0"
     ):
-        train.train(SMALL, [episodes, slow], tmp_path / "run", ROBOT, 0)
+        run.train(SMALL, [episodes, slow], tmp_path / "run", ROBOT, 0)
     failed = write_episodes(tmp_path / "failed", count=1, label="failure")
     assert read_provenance(failed / "episode_0").label == "failure"
     with pytest.raises(EpisodeError, match="none of 1 episodes is labelled success"):
-        train.train(SMALL, [failed], tmp_path / "run", ROBOT, 0)
+        run.train(SMALL, [failed], tmp_path / "run", ROBOT, 0)
     with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean 'tiny'"):
         presets.find_preset("tinny")
     with pytest.raises(ConfigError, match="set targets to batch"):
@@ -246,6 +313,6 @@ def test_command_changes_a_few_numbers() -> None:
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     arguments = parser.parse_args(["--data", "d", "--out", "o", "--steps", "7", "--autoencoder-steps", "5"])
-    preset = train._changed(presets.TINY, arguments)
+    preset = train.changed(presets.TINY, arguments)
     assert (preset.training.steps, preset.autoencoder.steps) == (7, 5)
     assert presets.TINY.training.steps != 7

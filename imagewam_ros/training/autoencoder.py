@@ -67,7 +67,7 @@ def train_autoencoder(config: AutoencoderConfig, mosaics: Pixels, rows: NDArray[
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            bar.set_postfix_str(f"psnr {psnr(float(error)):.1f} dB")
+            bar.set_postfix_str(f"psnr {psnr(float(error)):.1f} dB", refresh=False)
     codec = Flux2Codec(model)
     _measure(codec, mosaics, rows, np.random.default_rng(seed))
     return codec

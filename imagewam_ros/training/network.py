@@ -4,12 +4,12 @@
 Batches depend on (seed, step) alone, so a resumed run sees what an uninterrupted one would have.
 """
 
-import copy
 import csv
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,11 @@ from imagewam_ros.core.errors import CheckpointError, ImageWamError
 from imagewam_ros.data.dataset import Rows
 from imagewam_ros.model import flow
 from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.training.lora import inject
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
+from imagewam_ros.training.team import Team, gather_no_more, like, part_of, shard, whole
 
 LOG_EVERY = 50
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -32,12 +34,18 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class Progress:
-    """What a run has reached: network, running mean of its weights, optimiser, steps done."""
+    """What a run has reached: network, running mean of its trained weights by name, optimiser, steps done."""
 
     network: ImageWamNetwork
-    average: ImageWamNetwork
+    average: dict[str, Tensor]
     optimizer: torch.optim.AdamW
+    team: Team = field(default_factory=Team)
     step: int = 0
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Weights that are trained, by name."""
+        return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
 
 
 class LogRow(NamedTuple):
@@ -51,12 +59,23 @@ class LogRow(NamedTuple):
     cpu_seconds: float
 
 
-def start(network: ImageWamNetwork, config: TrainConfig) -> Progress:
-    """Begin with `network` as it is."""
+def start(network: ImageWamNetwork, config: TrainConfig, team: Team | None = None) -> Progress:
+    """Begin with `network` as it is, sharded over the team. Adapters are put in when config asks for them."""
+    team = team or Team()
+    if config.lora_rank:
+        inject(network, config.lora_rank, config.lora_alpha)
+    shard(network.train(), team)
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        trained,
+        config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=team.size == 1,
     )
-    return Progress(network.train(), copy.deepcopy(network).eval().requires_grad_(False), optimizer)
+    progress = Progress(network, {}, optimizer, team)
+    progress.average = {name: weight.detach().clone() for name, weight in progress.trained.items()}
+    return progress
 
 
 def train_network(
@@ -74,13 +93,23 @@ def train_network(
     """
     begin, cpu = time.perf_counter(), time.process_time()
     sums = torch.zeros(2)
-    bar = trange(progress.step, config.steps, unit="step", desc="network", initial=progress.step, total=config.steps)
+    leads = progress.team.leads
+    bar = trange(
+        progress.step,
+        config.steps,
+        unit="step",
+        desc="network",
+        initial=progress.step,
+        total=config.steps,
+        disable=not leads,
+    )
     for step in bar:
         loss = train_step(progress, samples, rows, config, seed)
-        sums += torch.tensor([loss.action.item(), loss.video.item()])
-        if not math.isfinite(loss.total.item()):
+        shared = progress.team.mean(torch.tensor([loss.action.item(), loss.video.item()]))
+        sums += shared
+        if not math.isfinite(float(shared.sum())):
             raise ImageWamError(
-                f"loss is {loss.total.item()} at step {step}; lower the learning rate or resume from {store}"
+                f"loss is {float(shared.sum())} at step {step}; lower the learning rate or resume from {store}"
             )
         if progress.step % LOG_EVERY == 0:
             rate = progress.optimizer.param_groups[0]["lr"]
@@ -91,13 +120,16 @@ def train_network(
                 time.perf_counter() - begin,
                 time.process_time() - cpu,
             )
-            _append(store / "log.csv", row)
-            bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}")
+            if leads:
+                _append(store / "log.csv", row)
+            bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}", refresh=False)
             sums.zero_()
         if progress.step % config.save_every == 0 or progress.step == config.steps:
             save(progress, store / "state.safetensors")
             if watch is not None:
-                bar.write(f"step {progress.step}: {watch(progress)}")
+                said = watch(progress)
+                if leads:
+                    bar.write(f"step {progress.step}: {said}")
 
 
 def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainConfig, seed: int) -> flow.Losses:
@@ -105,17 +137,41 @@ def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainCo
     step = progress.step
     for group in progress.optimizer.param_groups:
         group["lr"] = config.learning_rate * cosine(step, config.steps, config.warmup, config.floor)
-    batch = samples.draw(rows, config, seed, step)
-    loss = flow.losses(progress.network.joint_forward(batch), batch, samples.contract.denoising.shift)
+    batch = part_of(samples.draw(rows, config, seed, step), progress.team)
+    with torch.autocast(progress.team.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        output = progress.network.joint_forward(batch)
+    loss = flow.losses(output, batch, samples.contract.denoising.shift)
     progress.optimizer.zero_grad()
     loss.total.backward()
-    nn.utils.clip_grad_norm_(progress.network.parameters(), config.clip)
+    trained = progress.trained
+    nn.utils.clip_grad_norm_(trained.values(), config.clip)
     progress.optimizer.step()
     progress.step += 1
     past = min(config.average, (1 + progress.step) / (10 + progress.step))
     with torch.no_grad():
-        torch._foreach_lerp_(list(progress.average.parameters()), list(progress.network.parameters()), 1 - past)
+        for name, weight in trained.items():
+            progress.average[name].lerp_(weight, 1 - past)
     return loss
+
+
+@contextmanager
+def averaged(progress: Progress) -> Iterator[ImageWamNetwork]:
+    """The network with the running mean in place of its trained weights, until the block is left."""
+    trained = progress.trained
+    kept = {name: weight.detach().clone() for name, weight in trained.items()}
+    try:
+        _copy(progress.average, trained)
+        yield progress.network.eval()
+    finally:
+        gather_no_more(progress.network)
+        _copy(kept, trained)
+        progress.network.train()
+
+
+def _copy(values: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> None:
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(values[name])
 
 
 def initialise(network: ImageWamNetwork, seed: int) -> None:
@@ -135,37 +191,36 @@ def initialise(network: ImageWamNetwork, seed: int) -> None:
 
 
 def save(progress: Progress, path: Path) -> None:
-    """Write weights, mean and moments; the file is whole or not there."""
-    named = dict(progress.network.named_parameters())
+    """Write trained weights, mean and moments; the file is whole or not there. All processes call it."""
     state = progress.optimizer.state
     tensors: dict[str, Tensor] = {"step": torch.tensor(progress.step)}
-    for name, weight in named.items():
-        tensors[f"network.{name}"] = weight.detach()
+    for name, weight in progress.trained.items():
+        tensors[f"network.{name}"] = whole(weight)
+        tensors[f"average.{name}"] = whole(progress.average[name])
         for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = state[weight][moment]
-    for name, weight in progress.average.named_parameters():
-        tensors[f"average.{name}"] = weight
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    part.replace(path)
+            tensors[f"{moment}.{name}"] = whole(state[weight][moment])
+    if progress.team.leads:
+        part = path.with_suffix(".part")
+        save_file(tensors, part)
+        part.replace(path)
+    progress.team.wait()
 
 
 def resume(progress: Progress, path: Path) -> None:
     """Continue from what `save` wrote. Raises CheckpointError when it belongs to another network."""
     tensors = load_file(path)
-    named = dict(progress.network.named_parameters())
-    missing = [name for name in named if f"network.{name}" not in tensors]
+    trained = progress.trained
+    missing = [name for name in trained if f"network.{name}" not in tensors]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}; it belongs to another preset")
     progress.step = int(tensors["step"])
-    mean = dict(progress.average.named_parameters())
     with torch.no_grad():
-        for name, weight in named.items():
-            weight.copy_(tensors[f"network.{name}"])
-            mean[name].copy_(tensors[f"average.{name}"])
+        for name, weight in trained.items():
+            weight.copy_(like(tensors[f"network.{name}"], weight))
+            progress.average[name].copy_(like(tensors[f"average.{name}"], weight))
             progress.optimizer.state[weight] = {
                 "step": torch.tensor(float(progress.step)),
-                **{moment: tensors[f"{moment}.{name}"].clone() for moment in MOMENTS},
+                **{moment: like(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS},
             }
 
 

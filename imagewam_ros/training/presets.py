@@ -43,6 +43,8 @@ class TrainConfig:
     batch that also learn the image. prefix_at_zero modulates the prefix as at inference; False
     is the authors' way. mask_past_end leaves rows after a demonstration's end out of the loss;
     otherwise they say to stay. average is the weight of the past in the mean of the weights.
+    lora_rank above 0 trains adapters beside frozen weights. precision bfloat16 computes in it and
+    keeps the weights in float32.
     """
 
     steps: int = 2000
@@ -61,12 +63,17 @@ class TrainConfig:
     mask_past_end: bool = False
     held_out: float = 0.05
     save_every: int = 200
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.draws < 1 or not 0 <= self.targets <= self.batch:
             raise ConfigError("steps, batch and draws are positive, targets at most batch")
         if not self.prefix_at_zero and self.targets != self.batch:
             raise ConfigError("with prefix_at_zero false every sample needs a target: set targets to batch")
+        if self.precision not in ("float32", "bfloat16") or self.lora_rank < 0:
+            raise ConfigError(f"precision is float32 or bfloat16, found {self.precision!r}; lora_rank is not negative")
         if not 0 <= self.held_out < 1 or not 0 <= self.average < 1:
             raise ConfigError("held_out and average are at least 0 and below 1")
 

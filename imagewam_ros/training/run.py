@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All stages from episodes to a checkpoint, in one run folder; what it holds already is not done again.
+
+pixels.npy demonstrations.npz   what was read from the episodes
+autoencoder/                    trained image autoencoder
+latents.npy                     every frame, encoded once
+state.safetensors log.csv       progress of the network
+checkpoint/                     what a robot loads
+report.json                     figures of the run
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imagewam_ros.core.contract import Contract
+from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.stats import Statistics
+from imagewam_ros.data.dataset import Dataset, Rows
+from imagewam_ros.data.episode import Provenance
+from imagewam_ros.model.autoencoder import Flux2Codec
+from imagewam_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from imagewam_ros.model.factory import build_network
+from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
+from imagewam_ros.model.text import small_text
+from imagewam_ros.model.wam import ImageWam
+from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
+from imagewam_ros.training.lora import inject, merge
+from imagewam_ros.training.metric import chunk_error
+from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
+from imagewam_ros.training.pixels import (
+    Footage,
+    check_episodes,
+    load_demonstrations,
+    read_footage,
+    successful_episodes,
+)
+from imagewam_ros.training.presets import Preset, contract_of
+from imagewam_ros.training.samples import Samples
+from imagewam_ros.training.team import Team, whole
+
+QUALITY_FRAMES = 128
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a run stands on: contract, frozen encoders, and statistics when they come from a checkpoint."""
+
+    contract: Contract
+    codec: ImageCodec
+    text: TextEncoder
+    statistics: Mapping[str, Statistics] | None = None
+
+
+def train(
+    preset: Preset, data: Sequence[Path], out: Path, robot: Embodiment, seed: int,
+    team: Team | None = None, base: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run all stages and return the figures of the run.
+
+    base is a checkpoint to go on from; without it everything is learned from scratch.
+    """
+    team, clock = team or Team(), Clock()
+    episodes = successful_episodes(data)
+    checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
+    contract = _contract(preset, robot, next(iter(episodes.values())), checkpoint)
+    check_episodes(episodes, contract)
+    if team.leads:
+        _prepare(preset, list(episodes), contract, checkpoint, out, seed, clock)
+    team.wait()
+    dataset = Dataset(load_demonstrations(out / "demonstrations.npz"), contract.horizon, contract.relative)
+    learned, held = split(len(dataset.demonstrations), preset.training.held_out)
+    rows, held_rows = dataset.of(learned), dataset.of(held)
+    ground = _ground(preset, contract, checkpoint, out, dataset)
+    samples = _samples(ground, dataset, rows, out)
+    network = checkpoint.model.network if checkpoint else build_network(preset.spec)
+    progress = _progress(network, preset, seed, out, team, fresh=checkpoint is None)
+
+    def watch(reached: Progress) -> str:
+        with averaged(reached) as mean:
+            error = chunk_error(mean, samples, held_rows)
+        return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}"
+
+    train_network(progress, samples, rows, preset.training, seed, out, watch)
+    clock.lap("network")
+    exported = export(progress, preset)
+    error = chunk_error(exported, samples, held_rows)
+    report = {
+        "variant": preset.spec.variant,
+        "episodes": len(dataset.demonstrations),
+        "held_out_episodes": len(held),
+        "frames": len(dataset),
+        "parameters": sum(weight.numel() for weight in exported.parameters()),
+        "psnr_db": _psnr(ground.codec, out, held_rows),
+        "steps": progress.step,
+        "chunk_error": round(error.all, 4),
+        "chunk_error_early": round(error.early, 4),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "processes": team.size,
+        **clock.figures(),
+    }
+    if team.leads:
+        model = ImageWam(exported, ground.codec, ground.text, preset.spec, contract.prompt, contract.horizon)
+        _write(out, model, samples, report)
+    team.wait()
+    return report
+
+
+def export(progress: Progress, preset: Preset) -> ImageWamNetwork:
+    """Return a plain network on the CPU with the mean weights, adapters merged. All processes call it."""
+    with averaged(progress) as network:
+        state = {name: whole(tensor) for name, tensor in network.state_dict().items()}
+    plain = build_network(preset.spec)
+    if preset.training.lora_rank:
+        inject(plain, preset.training.lora_rank, preset.training.lora_alpha)
+    plain.load_state_dict(state)
+    if preset.training.lora_rank:
+        merge(plain)
+    return plain.eval()
+
+
+def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
+    """Places of the demonstrations to learn from and of those held out, the last ones; at least one each."""
+    held = min(max(1, round(count * held_out)), count - 1) if count > 1 else 0
+    learned = list(range(count - held))
+    return learned, list(range(count - held, count)) or learned
+
+
+class Clock:
+    """Wall and CPU seconds of the stages."""
+
+    def __init__(self) -> None:
+        self._last = (time.perf_counter(), time.process_time())
+        self._laps: dict[str, tuple[float, float]] = {}
+
+    def lap(self, name: str) -> None:
+        """End a stage."""
+        now = (time.perf_counter(), time.process_time())
+        self._laps[name] = (now[0] - self._last[0], now[1] - self._last[1])
+        self._last = now
+
+    def figures(self) -> dict[str, Any]:
+        """Seconds per stage, wall and CPU of this process, and the machine's cores."""
+        figures: dict[str, Any] = {"cores": os.cpu_count()}
+        for name, (wall, cpu) in self._laps.items():
+            figures |= {f"{name}_s": round(wall), f"{name}_cpu_s": round(cpu)}
+        return figures
+
+
+def _contract(preset: Preset, robot: Embodiment, about: Provenance, base: Checkpoint | None) -> Contract:
+    if base is None:
+        return contract_of(preset, robot, about)
+    base.contract.check(robot)
+    return base.contract
+
+
+def _prepare(
+    preset: Preset, episodes: Sequence[Path], contract: Contract, base: Checkpoint | None,
+    out: Path, seed: int, clock: Clock,
+) -> None:  # fmt: skip
+    """Read the episodes, train the autoencoder and encode all frames, where that is not done yet."""
+    out.mkdir(parents=True, exist_ok=True)
+    footage = read_footage(episodes, contract.mosaic, out)
+    clock.lap("reading")
+    dataset = Dataset(footage.demonstrations, contract.horizon, contract.relative)
+    rows = dataset.of(split(len(footage.demonstrations), preset.training.held_out)[0])
+    codec = base.model.codec if base else _autoencoder(preset, footage, rows, seed, out)
+    clock.lap("autoencoder")
+    if not (out / "latents.npy").exists():
+        encode_all(codec, footage.mosaics, out / "latents.npy")
+    clock.lap("encoding")
+
+
+def _autoencoder(preset: Preset, footage: Footage, rows: Rows, seed: int, out: Path) -> ImageCodec:
+    if not (out / "autoencoder" / "config.json").exists():
+        train_autoencoder(preset.autoencoder, footage.mosaics, rows, seed).save(out / "autoencoder")
+    return Flux2Codec.load(out / "autoencoder")
+
+
+def _ground(preset: Preset, contract: Contract, base: Checkpoint | None, out: Path, dataset: Dataset) -> Ground:
+    if base is not None:
+        return Ground(contract, base.model.codec, base.model.text, base.statistics)
+    prompts = sorted({contract.prompt.format(task=d.instruction) for d in dataset.demonstrations})
+    width = preset.spec.network.text_dim // len(preset.spec.text.layers)
+    text = small_text(prompts, preset.spec.text, width, max_length=contract.text_length)
+    return Ground(contract, Flux2Codec.load(out / "autoencoder"), text)
+
+
+def _samples(ground: Ground, dataset: Dataset, rows: Rows, out: Path) -> Samples:
+    statistics = ground.statistics
+    if statistics is None:
+        statistics = dict(zip(("state", "action"), dataset.statistics(rows), strict=True))
+    instructions = {
+        text: Instruction(text, ground.text.encode(ground.contract.prompt.format(task=text)))
+        for text in {d.instruction for d in dataset.demonstrations}
+    }
+    return Samples(dataset, np.load(out / "latents.npy"), ground.contract, statistics, instructions)
+
+
+def _progress(network: ImageWamNetwork, preset: Preset, seed: int, out: Path, team: Team, *, fresh: bool) -> Progress:
+    if fresh:
+        initialise(network, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # adapters are drawn at random
+        progress = start(network, preset.training, team)
+    if (out / "state.safetensors").exists():
+        resume(progress, out / "state.safetensors")
+    return progress
+
+
+def _psnr(codec: ImageCodec, out: Path, rows: Rows) -> float:
+    mosaics = np.load(out / "pixels.npy", mmap_mode="r")[rows[:: len(rows) // QUALITY_FRAMES + 1]]
+    return round(quality(codec, mosaics).psnr_db, 2)
+
+
+def _write(out: Path, model: ImageWam, samples: Samples, report: dict[str, Any]) -> None:
+    """Write the checkpoint in float16; a new one replaces the last."""
+    (out / "checkpoint" / "config.json").unlink(missing_ok=True)
+    save_checkpoint(out / "checkpoint", model, samples.contract, samples.statistics, torch.float16)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
