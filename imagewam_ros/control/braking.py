@@ -53,14 +53,23 @@ def plan_stop(start: Motion, acceleration: Floats, jerk: Floats) -> Stop:
 
 
 def stop_at(stop: Stop, elapsed_s: float) -> Motion:
-    """State `elapsed_s` after the stop began; exactly at rest once a joint has stopped."""
+    """State `elapsed_s`, at least 0, after the stop began; exactly at rest once a joint has stopped."""
     rest = elapsed_s - stop.first_s
     last = rest - stop.second_s
-    motion = advance(stop.start, stop.jerk, np.clip(elapsed_s, 0.0, stop.first_s))
-    motion = advance(motion, 0.0, np.clip(rest, 0.0, stop.second_s))
-    p, v, a = advance(motion, -stop.jerk, np.clip(last, 0.0, stop.third_s))
+    motion = advance(stop.start, stop.jerk, np.minimum(elapsed_s, stop.first_s))
+    motion = advance(motion, 0.0, np.maximum(np.minimum(rest, stop.second_s), 0.0))
+    p, v, a = advance(motion, -stop.jerk, np.maximum(np.minimum(last, stop.third_s), 0.0))
     moving = last < stop.third_s
     return Motion(p, np.where(moving, v, 0.0), np.where(moving, a, 0.0))
+
+
+def stop_end(stop: Stop) -> Floats:
+    """Where each joint comes to rest."""
+    p, v, a = advance(stop.start, stop.jerk, stop.first_s)
+    p = p + stop.second_s * (v + stop.second_s * a / 2)
+    v = v + stop.second_s * a
+    end: Floats = p + stop.third_s * (v + stop.third_s * (a / 2 - stop.third_s * stop.jerk / 6))
+    return end
 
 
 def advance(motion: Motion, jerk: "Floats | float", time_s: "Floats | float") -> Motion:
@@ -78,7 +87,7 @@ def stop_extent(stop: Stop) -> tuple[Floats, Floats]:
     then the extreme lies inside phase one.
     """
     p, v, a = stop.start
-    end = stop_at(stop, np.inf).position
+    end = stop_end(stop)
     low, high = np.minimum(p, end), np.maximum(p, end)
     turns = v * stop.jerk > 0  # moves against the direction in which it will finally brake
     if turns.any():

@@ -10,10 +10,11 @@ After the last row the curve brakes to rest.
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from imagewam_ros.control.braking import Motion, Stop, plan_stop, stop_at
+from imagewam_ros.control.braking import Motion, Stop, plan_stop, stop_at, stop_end
 from imagewam_ros.core.schema import Floats
 
 NEAREST_KNOT = 0.2
@@ -44,6 +45,8 @@ class Curve:
         """State at `time_ns`."""
         last = len(self.knots_ns) - 1
         if time_ns >= self.knots_ns[last]:
+            if time_ns >= self.rest_ns:
+                return self._rest
             return stop_at(self.stop, (time_ns - self.knots_ns[last]) * 1e-9)
         piece = max(bisect_right(self.knots_ns, time_ns) - 1, 0)
         s = max(time_ns - self.knots_ns[piece], 0) * 1e-9
@@ -63,7 +66,12 @@ class Curve:
         """Time of the last row; the stop begins there."""
         return self.knots_ns[-1]
 
-    @property
+    @cached_property
+    def _rest(self) -> Motion:
+        zero = np.zeros(self.stop.jerk.size)
+        return Motion(stop_end(self.stop), zero, zero)
+
+    @cached_property
     def rest_ns(self) -> int:
         """Time from which every joint rests."""
         return self.knots_ns[-1] + int(np.ceil(self.stop.duration_s * 1e9))

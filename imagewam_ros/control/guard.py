@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imagewam_ros.control.braking import Motion, plan_stop, stop_at
+from imagewam_ros.control.braking import Motion, plan_stop, stop_end
 from imagewam_ros.control.timeline import Rows, Times
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
@@ -134,7 +134,7 @@ class Guard:
         return ""
 
     def _rest(self, motion: Motion) -> Floats:
-        return stop_at(plan_stop(motion, self._acceleration, self._jerk), np.inf).position
+        return stop_end(plan_stop(motion, self._acceleration, self._jerk))
 
     def _soon(self, motion: Motion) -> Floats:
         """Velocity after the acceleration was brought to zero."""

@@ -4,7 +4,7 @@
 The limiter holds the state that was sent last and moves it towards a reference, tick by tick.
 Two things are always true of that state: it is inside all bounds, and the arm can stop from it
 inside all bounds. A reference sample that keeps both is sent unchanged. Otherwise `ruckig` plans,
-joint by joint, to meet the reference's full state at the earliest tick at which it can be met;
+joint by joint, to meet the reference's full state at the tick at which least is lost on the way;
 where it can't be met, to the reference's next state. Community ruckig ignores position bounds and
 rejects target velocities above the limit, so the bounds, the stopping distance and the targets
 that ruckig is given are decided here.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ruckig import InputParameter, Result, Ruckig, RuckigError, Trajectory
 
-from imagewam_ros.control.braking import Motion, plan_stop, stop_at, stop_extent
+from imagewam_ros.control.braking import Motion, plan_stop, stop_at, stop_end, stop_extent
 from imagewam_ros.core.embodiment import Limits
 from imagewam_ros.core.schema import Floats
 
@@ -29,14 +29,20 @@ ROUNDING = 1e-10
 STILL = 1e-6
 """An arm rests when velocity and acceleration are below this share of their limits."""
 
-LONGEST_PLAN_S = 2.0
+LONGEST_PLAN_S = 1.5
 """A reference that can't be met within this time is followed without a plan to meet it."""
 
-RETRY_TICKS = 10
-"""Ticks until the search for a meeting point is repeated after it failed."""
+RETRY_S = 0.05
+"""Time until the search for a meeting point is repeated after it failed."""
 
-GROWTH = 1.2
+GROWTH = 1.3
 """Ratio of the times at which meeting the reference is tried."""
+
+PATIENCE = 3
+"""Later meetings that may lose more than the best before the search ends."""
+
+LOSS_SAMPLES = 6
+"""Points at which a plan is compared with the reference."""
 
 SOONEST = 0.3
 """Share of the time to one state of the reference before which meeting a later one is not tried."""
@@ -91,13 +97,15 @@ class Limiter:
         """Return the state to send next; `commit` or `brake` must follow."""
         target = reference(periods)
         dt = periods * self.period_s
-        admissible = self._admissible(target, dt)
+        stoppable = self._stoppable(target)
+        admissible = stoppable & self._reachable(target, dt)
         if admissible.all():
             self._plans.clear()
             self.limited = self.braked = ~admissible
             return Motion(*(np.array(part) for part in target))
         p, v, a = (np.array(part) for part in target)
         view = _View(self, reference)
+        view.know(periods, target, stoppable)
         for joint in np.flatnonzero(~admissible):
             p[joint], v[joint], a[joint] = self._chase(int(joint), view, periods)
         wanted = Motion(p, v, a)
@@ -132,8 +140,8 @@ class Limiter:
         stopped = stop_at(plan_stop(self.state, self.acceleration, self.jerk), dt)
         return Motion(np.clip(stopped.position, self.lower, self.upper), stopped.velocity, stopped.acceleration)
 
-    def _admissible(self, target: Motion, dt: float) -> Flags:
-        """(joints,) True where the step to `target` keeps all bounds and `target` can be stopped from."""
+    def _reachable(self, target: Motion, dt: float) -> Flags:
+        """(joints,) True where a path to `target` in `dt` keeps the bounds on all rates."""
         p0, v0, a0 = self.state
         p1, v1, a1 = target
         deviations = np.stack([p1 - p0 - dt * (v0 + dt * a0 / 2), dt * (v1 - v0 - dt * a0), dt * dt * (a1 - a0)])
@@ -143,8 +151,7 @@ class Limiter:
         peak = np.maximum(np.abs(a0), np.abs(a1)) + swing / (3 * dt * dt)
         inside = (swing <= self.jerk * dt**3) & (peak <= self.acceleration)
         inside &= np.abs(p1 - p0) <= self.velocity * dt
-        admissible: Flags = inside & self._stoppable(target)
-        return admissible
+        return inside
 
     def _stoppable(self, state: Motion) -> Flags:
         """(joints,) True where the shortest stop from `state` stays inside all bounds."""
@@ -180,21 +187,34 @@ class Limiter:
         return _sample(trajectory, periods * self.period_s)
 
     def _meet(self, joint: int, view: "_View", periods: int) -> "_Plan":
-        """Plan to the earliest tick at which the reference can be met, or to none."""
+        """Plan to the tick of meeting the reference that loses least on the way, or to none."""
         planner, now = self._planners[joint], _of(self.state, joint)
-        ticks = periods
-        while ticks * self.period_s <= LONGEST_PLAN_S:
-            wanted = view.state(ticks, joint)
-            if wanted is None or (fastest := planner.plan(now, wanted)) is None:
-                break
-            duration_s = ticks * self.period_s
-            if fastest.duration <= duration_s:
-                exact = planner.plan(now, wanted, duration_s)
-                if exact is not None and self._inside(joint, exact, duration_s):
-                    return _Plan(exact, ticks)
-            # The way to a later state may be shorter: go on in small steps, but not in vain.
-            ticks = max(int(np.ceil(ticks * GROWTH)), int(SOONEST * fastest.duration / self.period_s), ticks + 1)
-        return _Plan(None, RETRY_TICKS * periods)
+        best, least, worse, ticks = _Plan(None, max(round(RETRY_S / self.period_s), periods)), np.inf, 0, periods
+        while ticks * self.period_s <= LONGEST_PLAN_S and worse < PATIENCE:
+            wanted, sooner = view.state(ticks, joint), 0
+            fastest = planner.plan(now, wanted) if wanted is not None else None
+            if wanted is not None and fastest is not None:
+                duration_s = ticks * self.period_s
+                if fastest.duration <= duration_s:
+                    exact = planner.plan(now, wanted, duration_s)
+                    if exact is not None and self._inside(joint, exact, duration_s):
+                        loss = self._loss(joint, view, exact, ticks)
+                        best, least, worse = (
+                            (_Plan(exact, ticks), loss, 0) if loss < least else (best, least, worse + 1)
+                        )
+                # The way to a later state may be shorter: go on in small steps, but not in vain.
+                sooner = int(SOONEST * fastest.duration / self.period_s)
+            ticks = max(int(np.ceil(ticks * GROWTH)), sooner, ticks + 1)
+        return best
+
+    def _loss(self, joint: int, view: "_View", trajectory: Trajectory, ticks: int) -> float:
+        """Integral of the squared distance to the reference until it is met."""
+        stride = max(ticks // LOSS_SAMPLES, 1)
+        errors = [
+            trajectory.at_time(tick * self.period_s)[0][0] - view.position(tick, joint)
+            for tick in range(stride, ticks, stride)
+        ]
+        return float(np.dot(errors, errors)) * stride if errors else 0.0
 
     def _inside(self, joint: int, trajectory: Trajectory, duration_s: float) -> bool:
         extrema = trajectory.position_extrema[0]
@@ -204,21 +224,24 @@ class Limiter:
             and extrema.max <= self.upper[joint] + ROUNDING
         )
 
-    def aimable(self, state: Motion) -> Flags:
+    def aimable(self, state: Motion, stoppable: "Flags | None" = None) -> Flags:
         """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
         _, v, a = state
-        return (np.abs(v) + a * a / (2 * self.jerk) <= self.velocity) & self._stoppable(state)
+        below: Flags = np.abs(v) + a * a / (2 * self.jerk) <= self.velocity
+        return below & (self._stoppable(state) if stoppable is None else stoppable)
 
-    def bounded(self, state: Motion) -> Motion:
+    def bounded(self, state: Motion, aimable: Flags) -> Motion:
         """The nearest thing to `state` that can be aimed at: less velocity, else rest inside the bounds."""
+        if aimable.all():
+            return state
         p, v, a = state
         slow = Motion(p, np.clip(v, -self.velocity, self.velocity), np.zeros(v.size))
-        end = np.clip(stop_at(plan_stop(slow, self.acceleration, self.jerk), np.inf).position, self.lower, self.upper)
-        whole, part = self.aimable(state), self.aimable(slow)
+        end = np.clip(stop_end(plan_stop(slow, self.acceleration, self.jerk)), self.lower, self.upper)
+        part = self.aimable(slow)
         return Motion(
-            np.where(whole | part, p, end),
-            np.where(whole, v, np.where(part, slow.velocity, 0.0)),
-            np.where(whole, a, 0.0),
+            np.where(aimable | part, p, end),
+            np.where(aimable, v, np.where(part, slow.velocity, 0.0)),
+            np.where(aimable, a, 0.0),
         )
 
 
@@ -230,19 +253,30 @@ class _View:
         self._states: dict[int, tuple[Motion, Flags]] = {}
         self._aims: dict[int, Motion] = {}
 
+    def know(self, ticks: int, state: Motion, stoppable: Flags) -> None:
+        """Take over what was already found out about the state after `ticks`."""
+        self._states[ticks] = (state, self._limiter.aimable(state, stoppable))
+
     def state(self, ticks: int, joint: int) -> "tuple[float, float, float] | None":
         """State of `joint` after `ticks`, None where it can't be aimed at."""
-        if ticks not in self._states:
-            motion = self._reference(ticks)
-            self._states[ticks] = (motion, self._limiter.aimable(motion))
-        motion, aimable = self._states[ticks]
+        motion, aimable = self._judged(ticks)
         return _of(motion, joint) if aimable[joint] else None
+
+    def position(self, ticks: int, joint: int) -> float:
+        """Position of `joint` after `ticks`."""
+        return float(self._judged(ticks)[0].position[joint])
 
     def aim(self, ticks: int, joint: int) -> tuple[float, float, float]:
         """State of `joint` after `ticks`, made fit to be aimed at."""
         if ticks not in self._aims:
-            self._aims[ticks] = self._limiter.bounded(self._reference(ticks))
+            self._aims[ticks] = self._limiter.bounded(*self._judged(ticks))
         return _of(self._aims[ticks], joint)
+
+    def _judged(self, ticks: int) -> tuple[Motion, Flags]:
+        if ticks not in self._states:
+            motion = self._reference(ticks)
+            self._states[ticks] = (motion, self._limiter.aimable(motion))
+        return self._states[ticks]
 
 
 def _of(motion: Motion, joint: int) -> tuple[float, float, float]:

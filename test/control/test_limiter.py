@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ Reference = Callable[[float], tuple[float, float, float]]
 
 def play(limiter: Limiter, reference: Reference, ticks: int, period_s: float = T) -> list[Motion]:
     """Follow a one-joint reference of time; the limiter starts where it is."""
-    sent = []
-    for tick in range(ticks):
-        sent.append(limiter.step(lambda ahead: Motion(*(np.array([x]) for x in reference((tick + ahead) * period_s)))))
-    return sent
+
+    def at(tick: int) -> Motion:
+        return Motion(*(np.array([x]) for x in reference(tick * period_s)))
+
+    return [limiter.step(partial(lambda tick, ahead: at(tick + ahead), tick)) for tick in range(ticks)]
 
 
 def violations(limits: Limits, sent: list[Motion], start: float, period_s: float = T) -> list[checker.Violation]:
@@ -49,7 +51,9 @@ def test_admissible_reference_is_sent_unchanged(robot: Embodiment, rate_hz: floa
     limiter = Limiter(robot.limits, dt)
     limiter.state = Motion(*(derivative(0.0, k) for k in range(3)))
     for tick in range(int(3 * rate_hz)):
-        sent = limiter.step(lambda ahead: Motion(*(derivative((tick + ahead) * dt, k) for k in range(3))))
+        sent = limiter.step(
+            partial(lambda now, ahead: Motion(*(derivative((now + ahead) * dt, k) for k in range(3))), tick)
+        )
         assert np.abs(sent.position - trajectory.at(np.array([(tick + 1) * dt]))[0]).max() <= 1e-9
         assert not limiter.limited.any()
 
