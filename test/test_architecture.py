@@ -83,6 +83,7 @@ def test_nothing_unpickles() -> None:
         for path in PACKAGE.rglob("*.py")
         for name in imported(path)
         if name.split(".")[0] in {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+        and name != "pickle.UnpicklingError"  # the exception of torch's refusal
     ]
     assert not wrong, wrong
 

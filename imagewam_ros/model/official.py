@@ -3,13 +3,13 @@
 
 The file is memory-mapped and read without executing anything in it. Tensors that it names
 twice are dropped, then names and shapes must be exactly the network's (the authors load with
-strict=False and only warn). Source: model.md of the design notes, section 7.
+strict=False and only warn).
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # only to recognise what torch raises
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def read_official(path: Path) -> dict[str, Any]:
         data = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no such file: {path}; check the path") from None
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors and was refused, nothing in it was executed ({_first_line(error)}); "
             "get the file from its authors again"
