@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen image autoencoders: a diffusers module, and the packing and normalisation around it.
 
-The posterior's mean is the latent. Source: model.md of the design notes, section 1.5 (FLUX.2), and
-variants.md, sections 1 and 2.
+The posterior's mean is the latent. Source: docs/model.md, section 1.5 (FLUX.2), and
+docs/variants.md, sections 1 and 2.
 """
 
 from copy import deepcopy

@@ -3,7 +3,7 @@
 
 Fused projections (q | k | v | MLP) are resized part by part, so that no row mixes two parts.
 The authors interpolate across the boundaries; `authors_way` does the same, for parity.
-Source: model.md of the design notes, section 3.
+Source: docs/model.md, section 3.
 """
 
 import math

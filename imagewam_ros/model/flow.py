@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flow matching: schedule, noising, loss weights and losses. Source: model.md of the design notes, section 4.
+"""Flow matching: schedule, noising, loss weights and losses. Source: docs/model.md, section 4.
 
 Time runs from noise (timestep 1000) to data (0). x_s = (1 - s) x + s eps with s = timestep / 1000,
 and the velocity to learn is eps - x, so Euler steps add velocity times a negative delta.

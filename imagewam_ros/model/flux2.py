@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLUX.2 klein backbone at any width, with the key names of its published weights.
 
-Source: model.md of the design notes, section 1 (block mathematics of black-forest-labs/flux2).
+Source: docs/model.md, section 1 (block mathematics of black-forest-labs/flux2).
 All linear layers are free of bias, all layer norms free of affine. The action expert beside it
 is `flux2_expert`, both together are `flux2_network`.
 """

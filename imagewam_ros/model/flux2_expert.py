@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The slim action expert of FLUX.2: the image half of the backbone's blocks at its own width.
 
-Source: model.md of the design notes, section 3. Layer i attends together with the backbone's layer i.
+Source: docs/model.md, section 3. Layer i attends together with the backbone's layer i.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,7 @@
 
 Token order: text, proprio (after the last valid text token), reference image; then target or
 action. Positions (time, row, column, index): text (0, 0, 0, i), reference (10, r, c, 0),
-target (0, r, c, 0), action (2, i, 0, 0). Source: model.md of the design notes, section 1.
+target (0, r, c, 0), action (2, i, 0, 0). Source: docs/model.md, section 1.
 """
 
 from typing import NamedTuple

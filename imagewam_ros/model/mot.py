@@ -11,7 +11,7 @@ The mask rule (rows read columns):
 The prefix (text, proprio, reference image) reads nobody else. So its keys and values can be
 computed first and kept, in a list with gradients while training (`JointMemory`), in one
 preallocated buffer at inference (`KeyValueCache`), and target and action attend to it after.
-The same layer code serves both. Source: model.md of the design notes, section 2.
+The same layer code serves both. Source: docs/model.md, section 2.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other names for the same weights: diffusers' transformer and the original autoencoder's.
 
-Source: model.md of the design notes, section 7 (mapping checked there on random weights).
+Source: docs/model.md, section 7.
 """
 
 import re

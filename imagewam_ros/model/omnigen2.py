@@ -2,7 +2,7 @@
 """OmniGen2 backbone at any width, with the key names of its published weights.
 
 What differs from FLUX.2: one stream, grouped keys, sandwich norms with scales and tanh gates
-per block, refiners for text, reference and target. Source: variants.md of the design notes, section 2.
+per block, refiners for text, reference and target. Source: docs/variants.md, section 2.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slim action expert of OmniGen2: the backbone's blocks on a narrow residual stream.
 
-Actions have positions of their own (0..T-1, over the whole head). Source: variants.md of the
-design notes, section 2.
+Actions have positions of their own (0..T-1, over the whole head). Source: docs/variants.md,
+section 2.
 """
 
 from typing import NamedTuple

@@ -3,8 +3,8 @@
 
 Positions (index, row, column): text token i has (i, i, i) for i < n, the number of text tokens
 with proprio; reference (n, r, c); target (n + max(rows, columns), r, c). Refiners run first:
-text over text, reference and target each over themselves. Source: variants.md of the design
-notes, section 2.
+text over text, reference and target each over themselves. Source: docs/variants.md,
+section 2.
 """
 
 from typing import NamedTuple

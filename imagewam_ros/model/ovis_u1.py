@@ -3,7 +3,7 @@
 
 What differs from FLUX.2: modulation per block and with bias, a second attention among image
 tokens in every double block, GELU, a text refiner whose class token joins the time vector.
-Source: variants.md of the design notes, section 1.
+Source: docs/variants.md, section 1.
 """
 
 from collections.abc import Sequence

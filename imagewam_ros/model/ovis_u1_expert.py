@@ -2,7 +2,7 @@
 """Action expert of Ovis-U1: the backbone's own blocks at its own width; actions take the image path.
 
 Published checkpoints also hold text weights in its double blocks, which nothing ever reads:
-they are dropped when loading. Source: variants.md of the design notes, section 1.
+they are dropped when loading. Source: docs/variants.md, section 1.
 """
 
 from typing import NamedTuple, Protocol

@@ -3,7 +3,7 @@
 
 Positions (time, row, column): text (0, 0, 0), reference (1, r, c), target (0, r, c), action
 (2, i, 0). Image attention leaves the text out: target reads target and reference, reference
-itself, action reference and action. Source: variants.md of the design notes, section 1.
+itself, action reference and action. Source: docs/variants.md, section 1.
 """
 
 from dataclasses import dataclass

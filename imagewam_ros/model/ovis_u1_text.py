@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text refiner of Ovis-U1: two gated transformer blocks over the text with a class token first.
 
-Source: variants.md of the design notes, section 1. No positions, so the order of tokens is free.
+Source: docs/variants.md, section 1. No positions, so the order of tokens is free.
 """
 
 import torch

@@ -2,7 +2,7 @@
 """Frozen text encoder: a transformers Qwen3, cut after the last layer that is read.
 
 Features are hidden states of some layers, side by side (layer-major). Encoded once per
-instruction, valid tokens only. Source: model.md of the design notes, section 1.6.
+instruction, valid tokens only. Source: docs/model.md, section 1.6.
 """
 
 from collections.abc import Sequence
