@@ -18,6 +18,7 @@ from sensor_msgs.msg import JointState as JointStateMsg
 
 from imagewam_ros.core.embodiment import Camera, Embodiment
 from imagewam_ros.core.errors import ImageWamError
+from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import Image
 from imagewam_ros.doctor_checks.streams import Heard, Joints, Stream
 from imagewam_ros.nodes import messages, qos, topics
@@ -77,6 +78,8 @@ class _Topic:
         self.stamps: list[int] = []
         self.kept: list[Any] = []
         self.kept_stamps: list[int] = []
+        self.kept_arrivals: list[int] = []
+        self.names: dict[str, None] = {}
 
     def stream(self) -> Stream:
         return Stream(self.name, np.array(self.arrivals, np.int64), np.array(self.stamps, np.int64), self.frame)
@@ -93,7 +96,8 @@ class _Ears:
             node.set_parameters([Parameter("use_sim_time", value=True)])
             node.create_subscription(Clock, "/clock", self._on_clock, qos.DIAGNOSTICS)
         self._cameras = {camera.name: self._watch(camera) for camera in robot.cameras}
-        self._joints = self._listen(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._keep_joints)
+        self._merge = JointMerge.of(robot)
+        self._joints = self._listen(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._keep_merged)
         self._leaders = {
             arm.side: self._listen(JointStateMsg, topics.leader(arm.side), qos.JOINT_STATES, self._keep_joints)
             for arm in robot.arms
@@ -118,7 +122,7 @@ class _Ears:
             topics=tuple(name.removeprefix(home).lstrip("/") for name, _ in self._node.get_topic_names_and_types()),
             cameras={name: topic.stream() for name, topic in cameras.items()},
             images={name: (np.array(t.kept_stamps, np.int64), t.kept) for name, t in cameras.items()},
-            joints=_joints(self._joints) if self._joints.kept else None,
+            joints=_joints(self._joints) if self._joints.stamps else None,
             leaders=leaders,
             commanders=self._commanders(),
             complaints=tuple(self._complaints),
@@ -154,9 +158,16 @@ class _Ears:
         return topic
 
     def _keep_joints(self, topic: _Topic, message: JointStateMsg) -> None:
-        names = tuple(message.name)
-        topic.kept.append(messages.to_joint_state(message, names))
-        topic.kept_stamps.append(topic.stamps[-1])
+        topic.kept.append(messages.to_joint_state(message, tuple(message.name)))
+        topic.kept_arrivals.append(topic.arrivals[-1])
+
+    def _keep_merged(self, topic: _Topic, message: JointStateMsg) -> None:
+        """Keep whole states, whether one message or two carry both arms."""
+        topic.names |= dict.fromkeys(message.name)
+        messages.merge_joint_state(message, self._merge)
+        if self._merge.complete and (not topic.kept or self._merge.state.stamp_ns > topic.kept[-1].stamp_ns):
+            topic.kept.append(self._merge.state)
+            topic.kept_arrivals.append(topic.arrivals[-1])
 
     def _commanders(self) -> dict[str, tuple[str, ...]]:
         kinds = (topics.forward, topics.gripper, topics.trajectory)
@@ -166,13 +177,14 @@ class _Ears:
 
 
 def _joints(topic: _Topic) -> Joints:
-    """Join the samples that name the same joints as the last one; merged drivers may alternate."""
+    """Return the states that name the same joints as the last one; without a whole state only the names."""
+    if not topic.kept:
+        return Joints(topic.stream(), tuple(topic.names), np.zeros((0, len(topic.names))))
     names = topic.kept[-1].joint_names
-    alike = [i for i, state in enumerate(topic.kept) if state.joint_names == names]
-    stamps = np.array([topic.kept_stamps[i] for i in alike], np.int64)
-    arrivals = np.array(topic.arrivals, np.int64)[-len(topic.kept) :][alike]
-    positions = np.stack([topic.kept[i].position for i in alike])
-    return Joints(Stream(topic.name, arrivals, stamps), names, positions)
+    alike = [(a, state) for a, state in zip(topic.kept_arrivals, topic.kept, strict=True) if state.joint_names == names]
+    arrivals = np.array([arrival for arrival, _ in alike], np.int64)
+    stamps = np.array([state.stamp_ns for _, state in alike], np.int64)
+    return Joints(Stream(topic.name, arrivals, stamps), names, np.stack([state.position for _, state in alike]))
 
 
 def _small(image: Image) -> Image:

@@ -2,20 +2,26 @@
 """A human's hands to the executor: leader arms, gamepad, SpaceMouse or keyboard, one chunk per period.
 
 Activation arms the operator; `teleop/engage` lets go and arms again. What the operator has to do
-next is on `teleop/status` and /diagnostics.
+next is on `teleop/status` and /diagnostics. For an intervention in a policy's run (takeover) only
+`teleop/engage` arms: it asks the executor to stop the arms, so that the leaders can match them.
+Letting go leaves the arms with the human; `executor/release` hands them back.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from rclpy.client import Client
+from rclpy.task import Future
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError, unknown_name
-from imagewam_ros.core.schema import JointState, Source
+from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
+from imagewam_ros.core.joints import JointMerge
+from imagewam_ros.core.schema import Source
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.kinematics.description import expand
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
@@ -59,14 +65,15 @@ class TeleopNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("teleop")
-        self._follower: JointState | None = None
+        self._take_over: Client[Any, Any] | None = None
         self._last_ns = 0
         self._told = ""
 
     def setup(self) -> None:
         """Open the device and connect the topics."""
-        config = parameters.declare(self, TeleopConfig)
+        self._config = config = parameters.declare(self, TeleopConfig)
         self._robot = load_embodiment(config.robot)
+        self._joints = JointMerge.of(self._robot)
         source = Source.TAKEOVER if config.takeover else Source.TELEOP
         chunks = ChunkMaker(self._robot, config.chunk, source)
         self._operator = self._leaders(config, chunks) if config.device == LEADER else self._hands(config, chunks)
@@ -74,12 +81,19 @@ class TeleopNode(ManagedNode):
         self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         self._status_out = self.publisher(String, topics.TELEOP_STATUS, qos.STATUS)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_follower, qos.JOINT_STATES)
+        if config.takeover and config.device == LEADER:
+            one = f"_{config.leader.sides[0]}" if len(config.leader.sides) == 1 else ""
+            self._take_over = self.create_client(SetBool, topics.TAKE_OVER + one)
+            self.cleanup.callback(self.destroy_client, self._take_over)
         self.serve(SetBool, topics.TELEOP_ENGAGE, self._on_engage)
         self.every(chunks.period_s, self._step)
 
     def start(self) -> None:
         """Allow engaging; nothing moves before the operator matches or holds the dead-man switch."""
-        self._operator.arm()
+        if self._config.takeover:
+            self._operator.release("call teleop/engage to take over")
+        else:
+            self._operator.arm()
 
     def stop(self, reason: str) -> None:
         """Let go: no further chunks, and the executor brakes at the end of the last one."""
@@ -97,35 +111,49 @@ class TeleopNode(ManagedNode):
         return CartesianOperator(chains, open_device(config.device, config.devices), config.cartesian, chunks)
 
     def _reader(self, operator: LeaderOperator, side: str, names: tuple[str, ...]) -> Callable[[JointStateMsg], None]:
+        merge = JointMerge(names)
+
         def read(message: JointStateMsg) -> None:
-            operator.read(side, messages.to_joint_state(message, names))
+            messages.merge_joint_state(message, merge)
+            operator.read(side, merge.state)
 
         return read
 
     def _on_follower(self, message: JointStateMsg) -> None:
-        self._follower = messages.to_joint_state(message, self._robot.joint_names)
+        messages.merge_joint_state(message, self._joints)
 
     def _on_engage(self, request: SetBool.Request, response: SetBool.Response) -> str:
         if not request.data:
             self._operator.release("let go by request")
             return "released"
         if not self.is_active:
-            raise ConfigError("teleop is not active; activate it first")
+            raise GraphError("teleop is not active; activate it first")
+        if self._take_over is not None:
+            if not self._take_over.service_is_ready():
+                raise GraphError(f"no {self._take_over.srv_name}; is the executor running?")
+            self._take_over.call_async(SetBool.Request(data=True)).add_done_callback(self._on_taken)
         self._operator.arm()
         return "armed"
+
+    def _on_taken(self, future: "Future[SetBool.Response]") -> None:
+        answer = future.result()
+        if answer is not None and not answer.success:
+            self._operator.release(answer.message)
 
     def _step(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         last_ns, self._last_ns = self._last_ns, now_ns
-        if self._follower is None:
-            self._tell(Step(None, Clutch.RELEASED, "no joint_states yet; is the robot running?"))
+        if not self._joints.complete:
+            self._tell(
+                Step(None, Clutch.RELEASED, "joint_states of both arms have not come yet; is the robot running?")
+            )
             return
         if now_ns == last_ns:
             return  # simulated time stands still
         if now_ns < last_ns and self.is_active:
             self._operator.release("time went back")
             self._operator.arm()
-        step = self._operator.step(now_ns, self._follower)
+        step = self._operator.step(now_ns, self._joints.state)
         if step.chunk is not None:
             self._chunks_out.publish(messages.from_chunk(step.chunk))
             self.diagnostics.meter.count("chunks")

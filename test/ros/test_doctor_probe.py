@@ -10,9 +10,10 @@ import pytest
 from sensor_msgs.msg import JointState
 
 from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import JointState as Joints
 from imagewam_ros.doctor import Request, examine
 from imagewam_ros.doctor_checks.finding import Level
-from imagewam_ros.nodes import qos, topics
+from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.doctor_probe import listen
 
 ROBOT = load_embodiment("sim_cell")
@@ -36,6 +37,29 @@ def test_a_simulated_cell_is_heard(spawn, probe) -> None:
     assert heard.joints.positions.shape[0] == heard.joints.stream.stamps_ns.size
     assert heard.complaints == ()
     assert not heard.leaders
+
+
+def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
+    publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
+    half = {side: ROBOT.joint_names[ROBOT.arm_slice(side)] for side in ("left", "right")}
+
+    def send() -> None:
+        for position, names in enumerate(half.values()):
+            now_ns = probe.node.get_clock().now().nanoseconds
+            state = Joints(now_ns, names, np.full(len(names), position * 0.01), np.zeros(len(names)))
+            publisher.publish(messages.from_joint_state(state))
+
+    timer = probe.node.create_timer(0.02, send)
+    heard = listen(ROBOT, 0.5).joints
+    assert heard is not None
+    assert heard.names == ROBOT.joint_names
+    assert np.allclose(heard.positions[-1], [0.0] * 7 + [0.01] * 7)
+    assert np.all(np.diff(heard.stream.stamps_ns) > 0)
+    del half["right"]
+    heard = listen(ROBOT, 0.5).joints
+    probe.node.destroy_timer(timer)
+    assert heard is not None
+    assert set(heard.names) == set(ROBOT.joint_names[:7])
 
 
 @pytest.mark.usefixtures("domain")
