@@ -149,7 +149,7 @@ class Limiter:
         swing = jerks.max(axis=0)
         # Between the ticks acceleration stays within a third of dt times jerk of its ends.
         peak = np.maximum(np.abs(a0), np.abs(a1)) + swing / (3 * dt * dt)
-        inside = (swing <= self.jerk * dt**3) & (peak <= self.acceleration)
+        inside: Flags = (swing <= self.jerk * dt**3) & (peak <= self.acceleration)
         inside &= np.abs(p1 - p0) <= self.velocity * dt
         return inside
 
