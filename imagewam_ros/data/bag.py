@@ -23,6 +23,9 @@ from imagewam_ros.data.bag_types import definition
 METADATA = "metadata.yaml"
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 CHUNK_BYTES = 4 * 2**20
+RESERVE, RESERVE_BYTES = ".reserve", 2**18
+"""A file that is given up at the end, so that a full disk has room for index and metadata."""
+
 PROVENANCE_RECORD = "imagewam"
 """MCAP metadata record at the start of the file: what is known before the first message."""
 
@@ -63,6 +66,7 @@ class BagWriter:
             raise EpisodeError(unknown_name("compression", compression, COMPRESSIONS))
         try:
             directory.mkdir(parents=True)
+            (directory / RESERVE).write_bytes(bytes(RESERVE_BYTES))
             self.path = directory / f"{directory.name}_0.mcap"
             self._file = self.path.open("xb")
         except FileExistsError:
@@ -109,6 +113,7 @@ class BagWriter:
 
     def close(self, custom: Mapping[str, str]) -> None:
         """Finish the file, then write metadata.yaml with `custom`. Raises OSError as the disk does."""
+        (self.directory / RESERVE).unlink()
         self._writer.finish()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -119,6 +124,7 @@ class BagWriter:
     def abort(self) -> None:
         """Leave the file as it is, without index and metadata."""
         self.aborted = True
+        (self.directory / RESERVE).unlink(missing_ok=True)
         self._file.raw.close()  # not the buffer: on a full disk it would try to write once more
 
     def __enter__(self) -> "BagWriter":

@@ -71,6 +71,12 @@ def decode(data: NDArray[np.uint8], name: str) -> Image:
 
 
 def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
-    """[H, W, pixel_bytes] without the padding at the end of each row."""
+    """[H, W, pixel_bytes] without the padding at the end of each row. Raises EpisodeError for a wrong size."""
+    expected = message.height * message.step
+    if len(message.data) != expected or not expected or message.step < message.width * pixel_bytes:
+        raise EpisodeError(
+            f"an image of {message.width}x{message.height} {message.encoding} holds {len(message.data)} bytes "
+            f"in rows of {message.step}; is the driver right?"
+        )
     rows: NDArray[np.uint8] = np.asarray(message.data, dtype=np.uint8).reshape(message.height, message.step)
     return rows[:, : message.width * pixel_bytes].reshape(message.height, message.width, pixel_bytes)

@@ -85,7 +85,7 @@ class Recording:
         self._waiting: SimpleQueue[_Message | Topic | None] = SimpleQueue()
         self._queued_bytes, self._done_bytes = 0, 0
         self._encoders = ThreadPoolExecutor(config.encoder_threads, "encode") if config.image_format != "raw" else None
-        self._thread = threading.Thread(target=self._write_all, name="bag-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bag-writer", daemon=True)
         self._thread.start()
 
     @property
@@ -159,8 +159,18 @@ class Recording:
             ) from error
         return report
 
+    def _run(self) -> None:
+        """Run the writer thread. A fault of the program ends the recording too, and not silently."""
+        done = False
+        try:
+            self._write_all()
+            done = True
+        finally:
+            if not done:
+                self.failure = "the writer stopped by a fault of the program; its traceback is in the log"
+
     def _write_all(self) -> None:
-        """Run the writer thread: everything in order until None comes, or until the disk refuses."""
+        """Write everything in order until None comes; after a failure, only count."""
         flushed_s = time.monotonic()
         while True:
             try:

@@ -33,7 +33,7 @@ from rosbags.rosbag2.metadata import parse_qos
 from zstandard import ZstdError
 
 from imagewam_ros.core.errors import EpisodeError
-from imagewam_ros.data.bag import METADATA, PROVENANCE_RECORD, BagSummary, Topic, TopicCount, write_metadata
+from imagewam_ros.data.bag import METADATA, PROVENANCE_RECORD, RESERVE, BagSummary, Topic, TopicCount, write_metadata
 
 MAGIC = b"\x89MCAP0\r\n"
 TORN = (McapError, CRCValidationError, struct.error, zlib.error, ZstdError, RuntimeError, ValueError)
@@ -129,6 +129,7 @@ def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recover
     files = sorted(directory.glob("*.mcap"))
     if len(files) != 1:
         raise EpisodeError(f"{directory} holds {len(files)} .mcap files, expected one; is it a recording?")
+    (directory / RESERVE).unlink(missing_ok=True)
     with files[0].open("r+b") as file:
         size = file.seek(0, 2)
         file.seek(0)

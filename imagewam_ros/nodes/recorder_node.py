@@ -99,10 +99,13 @@ class RecorderNode(ManagedNode):
             raise EpisodeError(f"nobody publishes {', '.join(silent)}; start the drivers, or name other topics")
         self._raw.look()
         now = datetime.now().astimezone()
-        self._directory = Path(self._config.directory) / now.strftime("episode_%Y%m%d_%H%M%S_%f")
-        self._about = self._provenance()
-        recording = Recording(self._directory, self._custom(), self._config.recording)
+        directory = Path(self._config.directory) / now.strftime("episode_%Y%m%d_%H%M%S_%f")
+        about = self._provenance()
+        recording = Recording(directory, _custom(about), self._config.recording)
+        self._directory, self._about = directory, about
         self._streams = {name: recording.add(topic) for name, topic in self._raw.topics.items()}
+        for name, (data, published_ns) in self._raw.latched.items():
+            recording.put(self._streams[name], self.get_clock().now().nanoseconds, data, published_ns)
         self._label, self._state, self._reason = "", EpisodeStatus.RECORDING, ""
         self._began_ns, self._ended_ns = self.steady.now().nanoseconds, 0
         self._recording = recording
@@ -120,7 +123,7 @@ class RecorderNode(ManagedNode):
         self._publish_status()
         self._about = dataclasses.replace(self._about, label=label)
         try:
-            report = recording.stop(self._custom)
+            report = recording.stop(lambda: _custom(self._about))
         except EpisodeError as error:
             self._state, self._reason = EpisodeStatus.FAILED, str(error)
             raise
@@ -139,7 +142,7 @@ class RecorderNode(ManagedNode):
         if not self._directory:
             raise EpisodeError(f"no episode to label {label}; start one first")
         self._about, self._label = dataclasses.replace(self._about, label=label), label
-        rewrite_custom(self._directory, self._custom())
+        rewrite_custom(self._directory, _custom(self._about))
         self._publish_status()
         return f"{self._directory} {label}"
 
@@ -200,9 +203,6 @@ class RecorderNode(ManagedNode):
             latency_ns=tuple((camera.name, camera.latency_ns) for camera in self._robot.cameras if camera.latency_s),
         )
 
-    def _custom(self) -> dict[str, str]:
-        return {CUSTOM_KEY: json.dumps(dataclasses.asdict(self._about))}
-
     def _tell(self, report: dict[str, Any]) -> None:
         """Say on /diagnostics what every topic gave."""
         values = {
@@ -228,6 +228,10 @@ class RecorderNode(ManagedNode):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._status_out.publish(message)
+
+
+def _custom(about: Provenance) -> dict[str, str]:
+    return {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))}
 
 
 def main() -> int:

@@ -33,6 +33,8 @@ class RawTopics:
         self._names = tuple(names)
         self._subscriptions: dict[str, Any] = {}
         self.topics: dict[str, Topic] = {}
+        self.latched: dict[str, tuple[bytes, int]] = {}
+        """Newest message (data, time of publication) of topics that keep theirs for late subscribers."""
 
     def look(self) -> list[Topic]:
         """Subscribe to what has appeared and return it. Raises EpisodeError for a type that is not installed."""
@@ -52,17 +54,20 @@ class RawTopics:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
         self.topics.clear()
+        self.latched.clear()
 
     def _subscribe(self, name: str, endpoints: list[Any]) -> Topic:
         msgtype = endpoints[0].topic_type
         definition(msgtype)
         profiles = [endpoint.qos_profile for endpoint in endpoints]
         kind, profile = message_class(msgtype), adapted(profiles, msgtype)
-        counted = len(endpoints) == 1
+        counted, latched = len(endpoints) == 1, profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
 
         def call(data: bytes, information: Any) -> None:
             sequence = information.get("publication_sequence_number") if counted else 0
             known = sequence if sequence and sequence != UNKNOWN_SEQUENCE else 0
+            if latched:
+                self.latched[name] = (data, information["source_timestamp"])
             self._arrived(name, data, information["source_timestamp"], known)
 
         self._subscriptions[name] = self._node.create_subscription(kind, name, call, profile, raw=True)

@@ -92,6 +92,7 @@ def test_rosbags_and_mcap_read_what_was_written(tmp_path: Path, compression: str
         assert found.get_header().profile == "ros2"
     data = yaml.safe_load((tmp_path / "one" / METADATA).read_text())["rosbag2_bagfile_information"]
     assert (data["message_count"], data["custom_data"]) == (500, {"label": "success"})
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [METADATA, "one_0.mcap"]
     assert data["starting_time"]["nanoseconds_since_epoch"] == 10**9
 
 
@@ -219,6 +220,7 @@ def test_kill_loses_at_most_a_second(tmp_path: Path) -> None:
     process.wait()
     sent = 1000 + len(rest)
     found = recover(tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [METADATA, "one_0.mcap"]
     assert sent - 500 <= found.messages <= sent + 1
 
 
@@ -264,6 +266,27 @@ def test_images_are_compressed_on_the_way(tmp_path: Path) -> None:
         assert message.format == "rgb8; png compressed" and message.header.stamp.nanosec == i
 
 
+def test_an_image_that_cannot_be_compressed_ends_the_recording_with_a_whole_bag(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "one", {}, RecordingConfig(free_mb=0, image_format="jpeg"))
+    stream, other = recording.add(Topic("/head", RAW)), recording.add(Topic("/joint_states", JOINTS))
+    recording.put(other, 1, joint_state(1, [0.5]))
+    recording.put(stream, 2, raw_image(2, np.zeros((4, 4, 2), np.uint8), "yuv422"))
+    recording.put(other, 3, joint_state(3, [0.5]))
+    report = recording.stop()
+    assert "images are encoded as 'yuv422'" in report["failure"]
+    with Reader(tmp_path / "one") as reader:
+        assert len(list(reader.messages())) >= 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_program_ends_a_recording_too(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "one", {}, SMALL)
+    stream = recording.add(Topic("/joint_states", JOINTS))
+    recording.put(stream, 1, joint_state(1, [0.5]))
+    recording.put(stream, 2, None or memoryview(b""), publish_ns="never")  # type: ignore[arg-type]
+    assert "the writer stopped by a fault of the program" in recording.stop()["failure"]
+
+
 def test_encodings() -> None:
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     decode = typestore().deserialize_cdr
@@ -274,6 +297,10 @@ def test_encodings() -> None:
     np.testing.assert_array_equal(to_rgb(decode(raw_image(0, four, "bgra8"), RAW)), picture[..., ::-1])
     with pytest.raises(EpisodeError, match="images are encoded as 'yuv422', expected one of rgb8, bgr8"):
         to_rgb(decode(raw_image(0, picture, "yuv422"), RAW))
+    torn = decode(raw_image(0, picture), RAW)
+    torn.data = torn.data[:-1]
+    with pytest.raises(EpisodeError, match="an image of 4x2 rgb8 holds 23 bytes in rows of 12; is the driver right"):
+        to_rgb(torn)
     jpeg = decode(compress(raw_image(0, np.full((16, 16, 3), 90, np.uint8)), "jpeg", 95), COMPRESSED)
     assert jpeg.format == "rgb8; jpeg compressed bgr8" and abs(int(to_rgb(jpeg)[8, 8, 0]) - 90) <= 2
     jpeg.data = jpeg.data[:10]

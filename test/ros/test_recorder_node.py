@@ -26,7 +26,7 @@ from imagewam_ros.data.bag_counts import COUNTS_KEY
 from imagewam_ros.data.bag_streams import frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.data.recover import recover
-from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorCommand
+from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorCommand, ExecutorStatus
 from imagewam_ros.nodes.recorder_topics import adapted, message_class
 from imagewam_ros.srv import SetInstruction
 
@@ -102,6 +102,8 @@ def latest(probe: Any) -> list[EpisodeStatus]:
 
 def test_an_episode_from_start_to_frames(spawn: Any, probe: Any, tmp_path: Path) -> None:
     cell = Cell(probe)
+    latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    probe.node.create_publisher(ExecutorStatus, "executor/status", latched).publish(ExecutorStatus(tick=7))
     spawn(MODULE, directory=str(tmp_path / "episodes"), recording__free_mb=0)
     statuses = latest(probe)
     assert probe.change("recorder", "configure")
@@ -116,7 +118,7 @@ def test_an_episode_from_start_to_frames(spawn: Any, probe: Any, tmp_path: Path)
     assert "already recording" in ask(probe, "start").message
     assert "its instruction stays" in tell(probe, "another").message
     cell.run(2.0)
-    assert probe.until(lambda: statuses[-1].messages == cell.total, 60), (statuses[-1], cell.total)
+    assert probe.until(lambda: statuses[-1].messages == cell.total + 1, 60), (statuses[-1], cell.total)
     assert ask(probe, "success").success
     assert "nothing is being recorded" in ask(probe, "stop").message
 
@@ -126,6 +128,7 @@ def test_an_episode_from_start_to_frames(spawn: Any, probe: Any, tmp_path: Path)
     assert about.action_topic == "/executor/command" and dict(about.cameras)["head"].startswith("/head_camera")
     with AnyReader([folder]) as reader:
         counts = {name: topic.msgcount for name, topic in reader.topics.items()}
+    assert counts["/executor/status"] == 1  # published once, long before the start
     assert counts["/joint_states"] == cell.sent["joints"] and counts["/executor/command"] == cell.sent["commands"]
     assert all(counts[topic] == cell.sent["images"] for _, topic in about.cameras)
     recorded = json.loads(custom(folder)[COUNTS_KEY])["topics"]
