@@ -170,7 +170,8 @@ class DemoNode(Node):
         log, self._log = self._log, EpisodeLog()
         log.record(self._robot, self._status, self._sim, success, span).save(self._out / f"episode_{number}.npz")
         for front, views, status in log.frames(self._robot):
-            caption = f"{title}   {status.episode_time_s:4.1f} s{'   success' if status.success else ''}"
+            since_s = status.episode_time_s - before.episode_time_s
+            caption = f"{title}   {since_s:4.1f} s{'   success' if status.success else ''}"
             self._video.add(tiles(front, views, caption))
 
     def _sees(self, seed: int, instruction_id: int) -> bool:
