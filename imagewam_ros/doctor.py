@@ -66,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replan-period", type=float, default=0.4, help="of the policy node, in s (default: %(default)s)"
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where recordings go (default: here)")
-    parser.add_argument(
-        "--live", choices=("auto", "never", "required"), default="auto", help="listen to the running cell"
-    )
+    parser.add_argument("--live", choices=LIVE, default="auto", help="listen to the running cell")
     parser.add_argument("--seconds", type=float, default=5.0, help="for how long to listen (default: %(default)s)")
     parser.add_argument("--namespace", default="", help="namespace of the cell")
     parser.add_argument("--domain", type=int, help="ROS domain (default: ROS_DOMAIN_ID, or 0)")

@@ -73,11 +73,10 @@ class CartesianOperator:
         self._chains, self._device, self._config, self._chunks = chains, device, config, chunks
         self._embodiment = chains.embodiment
         self._armed, self._reason = False, "not armed"
-        self._moving = False
         self._last_ns = 0
-        self._target = np.zeros(len(self._embodiment.joints))
-        self._measured: Floats | None = None
         self._sides: tuple[str, ...] = ()
+        self._target = np.zeros(len(self._embodiment.joints))
+        self._measured = np.full(len(self._embodiment.joints), np.nan)
         self._poses: dict[str, Floats] = {}
 
     def arm(self) -> None:
@@ -86,67 +85,66 @@ class CartesianOperator:
 
     def release(self, reason: str) -> None:
         """Let go until armed again."""
-        self._armed, self._reason, self._moving = False, reason, False
+        self._armed, self._reason, self._sides = False, reason, ()
 
     def step(self, now_ns: int, follower: JointState) -> Step:
         """Move the targets by the present wish; on letting go, one last chunk stops at the present target."""
         try:
             jog = self._device.read(now_ns)
         except DeviceError as error:
-            self._moving = False
-            return Step(None, Clutch.MATCHING if self._armed else Clutch.RELEASED, str(error))
-        if not self._armed:
-            return Step(None, Clutch.RELEASED, self._reason)
+            return self._wait(str(error))
         age_ns = now_ns - follower.stamp_ns
         if age_ns > self._config.stale_s * 1e9:
-            self._moving = False
-            return Step(None, Clutch.MATCHING, f"joint_states silent for {age_ns / 1e9:.2f} s; is the robot running?")
-        if not jog.enabled.any():
+            return self._wait(f"joint_states silent for {age_ns / 1e9:.2f} s; is the robot running?")
+        if not self._armed:
+            return self._wait(self._reason)
+        enabled = tuple(side for side, wanted in zip(SIDES, jog.enabled, strict=True) if wanted)
+        if not enabled:
             return self._rest(now_ns)
-        if not self._moving:
-            self._begin(now_ns, follower.position)
-        period_s = self._chunks.period_s
-        elapsed_s = min((now_ns - self._last_ns) / 1e9, 2 * period_s)
-        elapsed_s = elapsed_s if elapsed_s > 0 else period_s
-        self._last_ns = now_ns
-        before = self._target.copy()
-        self._sides = tuple(side for side, enabled in zip(SIDES, jog.enabled, strict=True) if enabled)
-        for side in self._sides:
-            self._move(side, jog, SIDES.index(side), elapsed_s)
-        lead = np.where(self._embodiment.gripper_mask, np.inf, self._config.lead_rad)
-        self._target = np.clip(self._target, follower.position - lead, follower.position + lead)
-        self._measured = follower.position
+        elapsed_s = self._elapsed_s(now_ns)
+        for side in enabled:
+            if side not in self._sides:
+                self._begin(side, follower.position)
+        before, self._sides, self._last_ns = self._target.copy(), enabled, now_ns
+        for side in enabled:
+            self._move(side, jog, SIDES.index(side), elapsed_s, follower.position)
         velocity = (self._target - before) / elapsed_s
-        return Step(self._chunks.make(now_ns, self._target, velocity, self._sides), Clutch.ENGAGED, "")
+        return Step(self._chunks.make(now_ns, self._target, velocity, enabled), Clutch.ENGAGED, "")
 
     def close(self) -> None:
         """Release the device."""
         self._device.close()
 
+    def _wait(self, reason: str) -> Step:
+        self._sides = ()
+        return Step(None, Clutch.MATCHING if self._armed else Clutch.RELEASED, reason)
+
     def _rest(self, now_ns: int) -> Step:
-        if not self._moving:
-            return Step(None, Clutch.MATCHING, "hold the dead-man switch to move")
-        self._moving = False
+        if not self._sides:
+            return self._wait("hold the dead-man switch to move")
         still = np.zeros_like(self._target)
-        return Step(self._chunks.make(now_ns, self._target, still, self._sides), Clutch.ENGAGED, "")
+        chunk = self._chunks.make(now_ns, self._target, still, self._sides)
+        self._sides = ()
+        return Step(chunk, Clutch.ENGAGED, "")
 
-    def _begin(self, now_ns: int, measured: Floats) -> None:
-        limits = self._embodiment.limits
-        if not self._untouched(measured):
-            self._target = np.clip(measured, limits.lower, limits.upper)
-        self._poses = self._chains.forward(self._target)
-        self._moving, self._last_ns = True, now_ns
+    def _elapsed_s(self, now_ns: int) -> float:
+        """Time since the last motion; one period at its beginning and at most two."""
+        period_s = self._chunks.period_s
+        elapsed_s = (now_ns - self._last_ns) / 1e9
+        return min(elapsed_s, 2 * period_s) if self._sides and elapsed_s > 0 else period_s
 
-    def _untouched(self, measured: Floats) -> bool:
-        """Tell whether only this operator has moved the robot since it let go."""
-        if self._measured is None:
-            return False
-        limits = self._embodiment.limits
-        spare = self._config.keep * np.where(self._embodiment.gripper_mask, limits.upper - limits.lower, 1.0)
+    def _begin(self, side: str, measured: Floats) -> None:
+        """Start an arm from where it is, or where only this operator has left it."""
+        limits, part = self._embodiment.limits, self._embodiment.arm_slice(side)
+        span = np.where(self._embodiment.gripper_mask, limits.upper - limits.lower, 1.0)
+        spare = self._config.keep * span
         low, high = np.minimum(self._measured, self._target) - spare, np.maximum(self._measured, self._target) + spare
-        return bool(np.all((low <= measured) & (measured <= high)))
+        untouched = (low <= measured) & (measured <= high)
+        if not untouched[part].all():
+            self._target[part] = np.clip(measured, limits.lower, limits.upper)[part]
+        self._poses[side] = self._chains.forward(self._target)[side]
 
-    def _move(self, side: str, jog: Jog, row: int, elapsed_s: float) -> None:
+    def _move(self, side: str, jog: Jog, row: int, elapsed_s: float, measured: Floats) -> None:
         config, limits = self._config, self._embodiment.limits
         whole = self._embodiment.arm_slice(side)
         arm, gripper = slice(whole.start, whole.stop - 1), whole.stop - 1
@@ -159,7 +157,9 @@ class CartesianOperator:
         error = _difference(self._chains.forward(self._target)[side], pose)
         step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING * np.eye(6), error)
         fastest = np.max(np.abs(step) / (limits.velocity[arm] * config.joint_share * elapsed_s))
-        self._target[arm] = np.clip(self._target[arm] + step / max(fastest, 1.0), limits.lower[arm], limits.upper[arm])
+        moved = self._target[arm] + step / max(fastest, 1.0)
+        near = np.clip(moved, measured[arm] - config.lead_rad, measured[arm] + config.lead_rad)
+        self._target[arm] = np.clip(near, limits.lower[arm], limits.upper[arm])
 
         stroke = (limits.upper[gripper] - limits.lower[gripper]) * config.gripper_share_s * elapsed_s
         wished = self._target[gripper] + stroke * jog.gripper[row]
@@ -169,6 +169,7 @@ class CartesianOperator:
         left = _difference(reached, pose)
         if np.linalg.norm(left[:3]) > config.reach_m or np.linalg.norm(left[3:]) > config.reach_rad:
             self._poses[side] = reached
+        self._measured[whole] = measured[whole]
 
 
 def _difference(found: Floats, wanted: Floats) -> Floats:

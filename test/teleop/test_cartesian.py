@@ -182,6 +182,19 @@ def test_sag_is_not_followed_down_but_another_commander_is(hand, follower, ready
     assert np.isclose(follower.run(20).chunk.positions[0][6], 0.035)
 
 
+def test_an_arm_that_joins_later_starts_from_where_it_is(hand, follower):
+    hand.wish(LEFT, linear=(0, 0, 1))
+    hand.jog.enabled[RIGHT] = True
+    follower.run(100)
+    hand.jog.enabled[RIGHT] = False
+    follower.run(100)
+    follower.position[7:13] += 0.3
+    hand.jog.enabled[RIGHT] = True
+    step = follower.run(20)
+    assert len(step.chunk.joint_names) == 14
+    assert np.allclose(step.chunk.positions[0][7:], follower.position[7:], atol=1e-3)
+
+
 def test_without_arming_nothing_moves(hand, follower):
     follower.operator.release("deactivated")
     hand.wish(LEFT, linear=(0, 0, 1))
