@@ -40,7 +40,11 @@ def third_parties() -> dict[str, Path]:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found.update({module.split(".")[0]: path for module in modules})
-    return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | NEWER_STDLIB | {"imagewam_ros"}}
+    return {
+        name: path
+        for name, path in found.items()
+        if name not in sys.stdlib_module_names | NEWER_STDLIB | {"imagewam_ros"}
+    }
 
 
 THIRD_PARTIES = third_parties()
@@ -49,7 +53,9 @@ THIRD_PARTIES = third_parties()
 @pytest.mark.parametrize("module", THIRD_PARTIES)
 def test_every_import_is_asked_for(module: str) -> None:
     asked = set().union(*(names(path) for path in REQUIREMENTS.glob("*.txt") if path.name != "dev.txt"))
-    assert module in depends() or DISTRIBUTIONS.get(module, module) in asked, f"{THIRD_PARTIES[module]} imports {module}"
+    assert module in depends() or DISTRIBUTIONS.get(module, module) in asked, (
+        f"{THIRD_PARTIES[module]} imports {module}"
+    )
 
 
 def test_what_runs_is_imported() -> None:
