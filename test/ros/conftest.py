@@ -20,10 +20,18 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2's Python packages")
 pytest.importorskip("imagewam_ros.msg", reason="needs the generated interfaces")
 
+import numpy as np
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import JointState
+
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import ActionChunk, Command, Floats
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorCommand, ExecutorStatus
+from imagewam_ros.nodes import messages, qos, topics
 
 ROOT = Path(__file__).resolve().parents[2]
 TRANSITIONS = {
@@ -250,3 +258,111 @@ def small_checkpoint(directory: Path) -> Path:
     }
     save_checkpoint(directory, model, contract, statistics)
     return directory
+
+
+ROBOT = load_embodiment("sim_cell")
+PERIOD_NS = 50_000_000
+LATE_LIMIT_S = 0.5
+"""Test machines are busy: only a real jump of time shall count as one."""
+
+
+class Cell:
+    """A simulated cell with its executor, as a test drives and watches them."""
+
+    def __init__(self, spawn, probe, speed: float, simulated: bool, remap: str = "", **executor: object) -> None:
+        self.probe = probe
+        self.statuses: list[ExecutorStatus] = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
+        joint_topic = remap.partition(":=")[2] or topics.JOINT_STATES
+        self.joints: list[JointState] = probe.collect(JointState, joint_topic, qos.COMMAND_LOG)
+        self.logged: list[ExecutorCommand] = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
+        self.chunks = probe.node.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
+        output = str(executor.get("output", "forward"))
+        more = ("-r", remap) if remap else ()
+        self.sim = spawn("imagewam_ros.nodes.sim_node", *more, use_sim_time=simulated, speed=speed, controller=output)
+        executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
+        executor = {"control__joint_state_timeout_s": 1.0, "guarded": False} | executor
+        self.executor = spawn("imagewam_ros.nodes.executor_node", **executor)
+        assert probe.change("sim", "configure"), self.sim.text()
+        assert probe.change("executor", "configure"), self.executor.text()
+        assert probe.change("sim", "activate"), self.sim.text()
+        assert probe.until(lambda: len(self.joints) > 20 and self.chunks.get_subscription_count())
+        self.sequence = 0
+
+    def activate(self) -> None:
+        assert self.probe.until(lambda: self.probe.change("executor", "activate")), self.executor.text()
+
+    @property
+    def position(self) -> Floats:
+        return messages.to_joint_state(self.joints[-1], ROBOT.joint_names).position
+
+    @property
+    def now_ns(self) -> int:
+        return messages.stamp_ns(self.joints[-1].header.stamp)
+
+    @property
+    def commands(self) -> list[Command]:
+        return [messages.to_command(message) for message in list(self.logged)]
+
+    def chunk(self, target: Floats, rows: int = 16) -> ActionChunk:
+        """From here to `target` on a straight line with a smooth profile."""
+        self.sequence += 1
+        share = np.linspace(1 / rows, 1, rows)[:, None]
+        smooth = share**3 * (10 - 15 * share + 6 * share**2)
+        positions = self.position + smooth * (target - self.position)
+        return ActionChunk(
+            self.now_ns, PERIOD_NS, ROBOT.joint_names, positions, sequence=self.sequence, contract_hash="cafe"
+        )
+
+    def send(self, chunk: ActionChunk) -> None:
+        self.chunks.publish(messages.from_chunk(chunk))
+
+    def lean(self, angle_rad: float) -> Floats:
+        """Both arms turned at the waist."""
+        target = np.array(self.position)
+        target[[0, 7]] += angle_rad
+        return target
+
+    def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
+        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1])), (
+            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[-3:]],
+            self.executor.text(),
+        )
+        return self.statuses[-1]
+
+    def start_moving(self) -> None:
+        """Send both arms off and return while they move fast."""
+        self.send(self.chunk(self.lean(0.8)))
+        assert self.probe.until(lambda: self.logged and np.abs(self.logged[-1].velocity).max() > 0.5), (
+            self.executor.text()
+        )
+
+    def wait_at_rest(self) -> None:
+        """Return when the commands are at rest."""
+
+        def resting() -> bool:
+            last = self.logged[-1]
+            return np.abs(last.velocity).max() < 1e-9 and np.abs(last.acceleration).max() < 1e-9
+
+        assert self.probe.until(resting), self.executor.text()
+
+    def check_limits(self) -> None:
+        """Velocity and acceleration of what was sent, from positions over tick times period alone."""
+        commands = self.commands
+        ticks = np.array([command.tick for command in commands])
+        assert (np.diff(ticks) > 0).all()
+        whole = np.split(np.array([c.position for c in commands]), np.flatnonzero(np.diff(ticks) != 1) + 1)
+        period_s = commands[0].period_ns / 1e9
+        for run in whole:
+            if len(run) > 3:
+                velocity = np.diff(run, axis=0) / period_s
+                acceleration = np.diff(velocity, axis=0) / period_s
+                assert (np.abs(velocity) <= ROBOT.limits.velocity * 1.001).all()
+                assert (np.abs(acceleration) <= ROBOT.limits.acceleration * 1.01 + 1e-6).all()
+
+
+@pytest.fixture
+def cell(spawn, probe) -> Callable[..., Cell]:
+    def start(speed: float = 1.0, simulated: bool = True, **executor: object) -> Cell:
+        return Cell(spawn, probe, speed, simulated, **executor)
+
+    return start

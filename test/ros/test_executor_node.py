@@ -2,7 +2,6 @@
 """Chunks to moving arms through real processes, and every way in which that must not go wrong."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,108 +9,12 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.schema import ActionChunk, Command, Floats
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.kinematics.description import describe
-from imagewam_ros.msg import ActionChunk as ActionChunkMsg
-from imagewam_ros.msg import ExecutorCommand, ExecutorStatus
+from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
 
 ROBOT = load_embodiment("sim_cell")
-PERIOD_NS = 50_000_000
-LATE_LIMIT_S = 0.5
-"""Test machines are busy: only a real jump of time shall count as one."""
-
-
-class Cell:
-    """A simulated cell with its executor, as a test drives and watches them."""
-
-    def __init__(self, spawn, probe, speed: float, simulated: bool, remap: str = "", **executor: object) -> None:
-        self.probe = probe
-        self.statuses: list[ExecutorStatus] = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
-        joint_topic = remap.partition(":=")[2] or topics.JOINT_STATES
-        self.joints: list[JointState] = probe.collect(JointState, joint_topic, qos.COMMAND_LOG)
-        self.logged: list[ExecutorCommand] = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
-        self.chunks = probe.node.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
-        output = str(executor.get("output", "forward"))
-        more = ("-r", remap) if remap else ()
-        self.sim = spawn("imagewam_ros.nodes.sim_node", *more, use_sim_time=simulated, speed=speed, controller=output)
-        executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
-        executor = {"control__joint_state_timeout_s": 1.0, "guarded": False} | executor
-        self.executor = spawn("imagewam_ros.nodes.executor_node", **executor)
-        assert probe.change("sim", "configure"), self.sim.text()
-        assert probe.change("executor", "configure"), self.executor.text()
-        assert probe.change("sim", "activate"), self.sim.text()
-        assert probe.until(lambda: len(self.joints) > 20 and self.chunks.get_subscription_count())
-        self.sequence = 0
-
-    def activate(self) -> None:
-        assert self.probe.until(lambda: self.probe.change("executor", "activate")), self.executor.text()
-
-    @property
-    def position(self) -> Floats:
-        return messages.to_joint_state(self.joints[-1], ROBOT.joint_names).position
-
-    @property
-    def now_ns(self) -> int:
-        return messages.stamp_ns(self.joints[-1].header.stamp)
-
-    @property
-    def commands(self) -> list[Command]:
-        return [messages.to_command(message) for message in list(self.logged)]
-
-    def chunk(self, target: Floats, rows: int = 16) -> ActionChunk:
-        """From here to `target` on a straight line with a smooth profile."""
-        self.sequence += 1
-        share = np.linspace(1 / rows, 1, rows)[:, None]
-        smooth = share**3 * (10 - 15 * share + 6 * share**2)
-        positions = self.position + smooth * (target - self.position)
-        return ActionChunk(
-            self.now_ns, PERIOD_NS, ROBOT.joint_names, positions, sequence=self.sequence, contract_hash="cafe"
-        )
-
-    def send(self, chunk: ActionChunk) -> None:
-        self.chunks.publish(messages.from_chunk(chunk))
-
-    def lean(self, angle_rad: float) -> Floats:
-        """Both arms turned at the waist."""
-        target = np.array(self.position)
-        target[[0, 7]] += angle_rad
-        return target
-
-    def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
-        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1])), (
-            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[-3:]],
-            self.executor.text(),
-        )
-        return self.statuses[-1]
-
-
-@pytest.fixture
-def cell(spawn, probe) -> Callable[..., Cell]:
-    def start(speed: float = 1.0, simulated: bool = True, **executor: object) -> Cell:
-        return Cell(spawn, probe, speed, simulated, **executor)
-
-    return start
-
-
-def assert_within_limits(commands: list[Command]) -> None:
-    """Velocity and acceleration of what was sent, from positions over tick times period alone."""
-    ticks = np.array([command.tick for command in commands])
-    assert (np.diff(ticks) > 0).all()
-    whole = np.split(np.array([c.position for c in commands]), np.flatnonzero(np.diff(ticks) != 1) + 1)
-    period_s = commands[0].period_ns / 1e9
-    for run in whole:
-        if len(run) > 3:
-            velocity = np.diff(run, axis=0) / period_s
-            acceleration = np.diff(velocity, axis=0) / period_s
-            assert (np.abs(velocity) <= ROBOT.limits.velocity * 1.001).all()
-            assert (np.abs(acceleration) <= ROBOT.limits.acceleration * 1.01 + 1e-6).all()
-
-
-def assert_at_rest(cell: Cell) -> None:
-    last = cell.commands[-1]
-    assert np.abs(last.velocity).max() < 1e-9 and np.abs(last.acceleration).max() < 1e-9
 
 
 @pytest.mark.parametrize("output", ["forward", "trajectory", "joint_command"])
@@ -133,29 +36,25 @@ def test_chunk_moves_both_arms_and_deactivation_ends_it(cell, output) -> None:
     ticks = len(running.joints)
     assert running.probe.until(lambda: len(running.joints) > ticks + 40)
     assert len(running.logged) <= count + 1, "nothing is sent after deactivation"
-    assert_within_limits(running.commands)
+    running.check_limits()
     assert running.executor.stop() == 0, running.executor.text()
 
 
 def test_deactivation_while_moving_brakes_smoothly(cell) -> None:
     running = cell()
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     assert running.probe.change("executor", "deactivate"), running.executor.text()
-    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
-    assert_at_rest(running)
-    assert_within_limits(running.commands)
+    running.wait_at_rest()
+    running.check_limits()
 
 
 def test_signal_while_moving_brakes_before_the_process_ends(cell) -> None:
     running = cell()
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     assert running.executor.stop() == 0, running.executor.text()
-    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
-    assert_at_rest(running)
+    running.wait_at_rest()
 
 
 def test_bad_chunks_are_refused_with_reasons_and_nothing_moves(cell) -> None:
@@ -192,18 +91,17 @@ def test_bad_chunks_are_refused_with_reasons_and_nothing_moves(cell) -> None:
 def test_hold_and_resume(cell) -> None:
     running = cell()
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     answer = running.probe.call(Trigger, topics.HOLD, Trigger.Request())
     assert answer.success and "asked to hold" in answer.message
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
-    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
+    running.wait_at_rest()
     running.send(running.chunk(running.lean(0.2)))
     running.wait(lambda s: "on hold" in s.refusal)
     assert running.probe.call(Trigger, topics.RESUME, Trigger.Request()).success
     running.send(running.chunk(running.lean(0.2)))
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
-    assert_within_limits(running.commands)
+    running.check_limits()
 
 
 def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
@@ -219,7 +117,7 @@ def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
     assert "handed back" in answer.message
     running.send(running.chunk(running.lean(0.2)))
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
-    assert_within_limits(running.commands)
+    running.check_limits()
 
 
 def test_guard_caps_the_tools_speed(cell) -> None:
@@ -238,13 +136,13 @@ def test_guard_caps_the_tools_speed(cell) -> None:
 def test_silent_robot_is_a_fault_until_reset(cell) -> None:
     running = cell(simulated=False)
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     assert running.probe.change("sim", "deactivate")
     running.wait(lambda s: s.state == ExecutorStatus.FAULTED and "joint states silent" in s.reason)
-    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
-    assert_within_limits(running.commands)
+    running.wait_at_rest()
+    running.check_limits()
     assert running.probe.change("sim", "activate")
+    assert running.probe.until(lambda: np.abs(running.position - running.commands[-1].position)[[0, 7]].max() < 0.05)
     assert running.probe.call(Trigger, topics.RESET_FAULT, Trigger.Request()).success
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "fault reset" in s.reason)
 
@@ -273,22 +171,21 @@ class Relay:
             self._publisher.publish(message)
 
 
-def test_one_arms_frozen_joint_states_stop_both(spawn, probe) -> None:
+def test_one_arms_frozen_joint_states_stop_both(cell, probe) -> None:
     relay = Relay(probe)
-    running = Cell(spawn, probe, 1.0, False, remap="joint_states:=cell_joint_states")
+    running = cell(simulated=False, remap="joint_states:=cell_joint_states")
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     del relay.sides["right"]
     status = running.wait(lambda s: s.state == ExecutorStatus.FAULTED)
     assert "right arm's joint states silent" in status.reason, status.reason
-    assert probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0), "the left arm stops too"
-    assert_within_limits(running.commands)
+    running.wait_at_rest()
+    running.check_limits()
 
 
-def test_controllers_that_go_away_are_noticed(spawn, probe) -> None:
+def test_controllers_that_go_away_are_noticed(cell, probe) -> None:
     Relay(probe)
-    running = Cell(spawn, probe, 1.0, False, remap="joint_states:=cell_joint_states")
+    running = cell(simulated=False, remap="joint_states:=cell_joint_states")
     running.activate()
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and s.tick > 100)
     assert running.sim.stop() == 0
@@ -300,13 +197,12 @@ def test_controllers_that_go_away_are_noticed(spawn, probe) -> None:
 def test_clock_that_stands_still_is_named_and_a_stop_ends_nevertheless(cell) -> None:
     running = cell()
     running.activate()
-    running.send(running.chunk(running.lean(0.8)))
-    assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.5)
+    running.start_moving()
     assert running.probe.change("sim", "deactivate")
     assert running.probe.until(lambda: "/clock has not moved" in running.executor.text())
     assert running.probe.change("executor", "deactivate"), running.executor.text()
-    assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() == 0)
-    assert_within_limits(running.commands)
+    running.wait_at_rest()
+    running.check_limits()
 
 
 def test_half_speed_changes_nothing_but_the_wall_time(cell) -> None:
@@ -317,8 +213,8 @@ def test_half_speed_changes_nothing_but_the_wall_time(cell) -> None:
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     assert np.abs(running.position - target)[[0, 7]].max() < 0.05
+    running.check_limits()
     commands = running.commands
-    assert_within_limits(commands)
     nominal_ns = np.array([command.nominal_ns for command in commands])
     assert (np.diff(nominal_ns) % ROBOT.period_ns == 0).all(), "one grid, in simulated time"
 
