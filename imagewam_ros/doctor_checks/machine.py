@@ -47,20 +47,18 @@ def check_disk(folder: Path, robot: Embodiment) -> Iterator[Finding]:
 
 
 def check_shared_memory(total: int, free: int, stale: int, cameras: int) -> Iterator[Finding]:
-    """Judge the sizes in bytes of /dev/shm and of what Fast DDS left in it."""
+    """Judge bytes of /dev/shm; stale is what Fast DDS holds in it, for living processes or for dead ones."""
     need = max(cameras, 1) * IMAGE_SEGMENT + OTHER_PROCESSES * PLAIN_SEGMENT
     found = f"/dev/shm has {free / MB:.0f} of {total / MB:.0f} MB free; cameras and graph take {need / MB:.0f}"
-    if free < need:
-        yield failed(
-            "shared memory", found, "in a container, start it with --shm-size=256m; else enlarge the tmpfs or see below"
-        )
+    if free + stale < need:  # what Fast DDS holds serves a running graph, or can be removed
+        yield failed("shared memory", found, "in a container, start it with --shm-size=256m; else enlarge the tmpfs")
     else:
         yield passed("shared memory", found)
     if stale > need:
         yield warned(
             "stale segments",
             f"{stale / MB:.0f} MB of Fast DDS segments lie in /dev/shm; killed processes leave theirs behind",
-            "while nothing of ROS runs: fastdds shm clean (or remove /dev/shm/fastrtps_*)",
+            "fastdds shm clean; or, while nothing of ROS runs, remove /dev/shm/fastrtps_*",
         )
 
 

@@ -45,9 +45,11 @@ def test_a_disk_is_judged_by_the_minutes_it_lasts(robot, tmp_path):
 
 def test_dockers_default_of_shared_memory_is_enough_for_one_cell_and_too_little_when_littered(robot):
     assert by_check(machine.check_shared_memory(64 * MB, 64 * MB, 0, 3))["shared memory"].level is Level.PASS
+    found = by_check(machine.check_shared_memory(64 * MB, 20 * MB, 0, 3))["shared memory"]
+    assert found.level is Level.FAIL
+    assert "--shm-size" in found.remedy
     found = by_check(machine.check_shared_memory(64 * MB, 20 * MB, 44 * MB, 3))
-    assert found["shared memory"].level is Level.FAIL
-    assert "--shm-size" in found["shared memory"].remedy
+    assert found["shared memory"].level is Level.PASS
     assert "44 MB of Fast DDS segments" in found["stale segments"].found
 
 
