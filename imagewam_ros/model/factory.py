@@ -11,10 +11,16 @@ import torch
 
 from imagewam_ros.core.config import build
 from imagewam_ros.core.errors import CheckpointError, unknown_name
-from imagewam_ros.model.autoencoder import Flux2Codec
+from imagewam_ros.model.autoencoder import Flux2Codec, KlCodec, PackedKlCodec
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.flux2_network import Flux2Network
 from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.omnigen2 import OmniGen2Config
+from imagewam_ros.model.omnigen2_network import OmniGen2Network
+from imagewam_ros.model.omnigen2_text import QwenVLText, VLTextSpec
+from imagewam_ros.model.ovis_condition import OvisText, OvisTextSpec
+from imagewam_ros.model.ovis_u1 import OvisU1Config
+from imagewam_ros.model.ovis_u1_network import OvisU1Network
 from imagewam_ros.model.protocol import ImageCodec, TextEncoder
 from imagewam_ros.model.text import QwenText, TextSpec
 
@@ -32,6 +38,8 @@ class Variant:
 
 VARIANTS: Mapping[str, Variant] = {
     "flux2": Variant(Flux2Config, Flux2Network, Flux2Codec, QwenText, TextSpec),
+    "omnigen2": Variant(OmniGen2Config, OmniGen2Network, KlCodec, QwenVLText, VLTextSpec),
+    "ovis_u1": Variant(OvisU1Config, OvisU1Network, PackedKlCodec, OvisText, OvisTextSpec),
 }
 
 

@@ -19,6 +19,7 @@ from imagewam_ros.core.errors import CheckpointError, ConfigError, unknown_name
 from imagewam_ros.model.reference import Reference, match, read_config
 from imagewam_ros.model.reference_flux2 import Flux2Reference
 from imagewam_ros.model.reference_omnigen2 import OmniGen2Reference
+from imagewam_ros.model.reference_ovis_condition import OvisConditionReference
 from imagewam_ros.model.reference_ovis_u1 import OvisU1Reference
 
 HELP = "compare this installation with reference data, tensor by tensor"
@@ -26,8 +27,9 @@ EXAMPLE = "imagewam parity test/data/flux2_tiny"
 
 REFERENCES: dict[str, type[Reference]] = {
     "flux2": Flux2Reference,
-    "ovis_u1": OvisU1Reference,
     "omnigen2": OmniGen2Reference,
+    "ovis_u1": OvisU1Reference,
+    "ovis_u1_condition": OvisConditionReference,
 }
 
 

@@ -30,6 +30,7 @@ def copy(data, tmp_path):
         ("flux2_tiny", "42 compared (0 outside), 17 inputs, 0 unknown: PASS"),
         ("ovis_u1_tiny", "59 compared (0 outside), 20 inputs, 0 unknown: PASS"),
         ("omnigen2_tiny", "81 compared (0 outside), 20 inputs, 0 unknown: PASS"),
+        ("ovis_cond_tiny", "10 compared (0 outside), 3 inputs, 0 unknown: PASS"),
     ],
 )
 def test_network_agrees_with_the_authors(data, name, counts, capsys):
