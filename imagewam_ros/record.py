@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import yaml
 from tqdm import tqdm
 
 from imagewam_ros.core.embodiment import load_embodiment
@@ -62,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for the episodes; whole ones in it are kept")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"of the first episode, from {FIRST_SEED} up")
     parser.add_argument("--domain", type=int, help="ROS domain of the running graph (default: ROS_DOMAIN_ID, or 0)")
+    parser.add_argument("--namespace", default="", help="namespace of the running graph")
+    parser.add_argument(
+        "--set", nargs="+", default=(), metavar="name:=value", help="the recorder's parameters: period_s:=0.0333"
+    )
     parser.add_argument("--task", default="tray_lift", help="task of the simulated cell")
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--workers", type=int, default=2, help="processes that record side by side")
@@ -128,17 +133,28 @@ def _record_live(arguments: argparse.Namespace) -> int:
         "robot": arguments.robot,
         "directory": str(arguments.out.resolve()),
         "instruction": arguments.instruction,
+        **dict(_assignment(text) for text in arguments.set),
     }
     process = Process("recorder", "recorder_node", Death.ENDS_GRAPH, parameters)
-    with Supervisor((process,), settings({}), lambda name, line: print(f"{name}: {line}", flush=True)) as supervisor:
+    values = settings({"namespace": arguments.namespace})
+    with Supervisor((process,), values, lambda name, line: print(f"{name}: {line}", flush=True)) as supervisor:
         done = threading.Event()
         listening = threading.Thread(target=_pass_on, args=(supervisor, done))
         listening.start()
         try:
-            return recorder_keys.main()
+            return recorder_keys.main(arguments.namespace)
         finally:
             done.set()
             listening.join()
+
+
+def _assignment(text: str) -> tuple[str, Value]:
+    """Read name:=value. Raises ConfigError."""
+    name, separator, value = text.partition(":=")
+    found = yaml.safe_load(value) if value else None
+    if not name or not separator or not isinstance(found, str | int | float | bool):
+        raise ConfigError(f"--set {text!r}: expected name:=value, for example recording.image_format:=jpeg")
+    return name, found
 
 
 def _pass_on(supervisor: Supervisor, done: threading.Event) -> None:

@@ -118,3 +118,9 @@ def test_labels_are_changed_afterwards(tmp_path: Path, capsys: pytest.CaptureFix
         record.run(parse("--label", "failure"))
     with pytest.raises(EpisodeError, match=r"has no metadata\.yaml: no bag, or one that was cut off"):
         record.run(parse("--label", "failure", "--episode", str(tmp_path)))
+
+
+@pytest.mark.parametrize("text", ["period_s", "period_s:=", ":=3", "a:=[1]"])
+def test_parameters_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="expected name:=value, for example"):
+        record.run(parse("--live", "--out", str(tmp_path), "--set", text))

@@ -100,6 +100,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def main() -> int:
-    """Run the node on the terminal that it was started in."""
-    return run(lambda: RecorderKeys(sys.stdin))
+def main(namespace: str = "") -> int:
+    """Run the node on the terminal that it was started in, beside the recorder of a namespace."""
+    names = ["--ros-args", "-r", f"__ns:=/{namespace.strip('/')}"] if namespace.strip("/") else []
+    return run(lambda: RecorderKeys(sys.stdin), names)

@@ -22,12 +22,13 @@ ROBOT = load_embodiment("sim_cell")
 def test_keys_record_and_label(domain: int, probe: Any, tmp_path: Path) -> None:
     from sensor_msgs.msg import Image, JointState
 
-    publishers = [probe.node.create_publisher(Image, camera.topic, 5) for camera in ROBOT.cameras]
-    joints = probe.node.create_publisher(JointState, "joint_states", 5)
-    publishers += [joints, probe.node.create_publisher(ExecutorCommand, "executor/command", 5)]
+    publishers = [probe.node.create_publisher(Image, f"/cell/{camera.topic}", 5) for camera in ROBOT.cameras]
+    joints = probe.node.create_publisher(JointState, "/cell/joint_states", 5)
+    publishers += [joints, probe.node.create_publisher(ExecutorCommand, "/cell/executor/command", 5)]
     terminal, end = pty.openpty()
     out = (tmp_path / "out.txt").open("w")
     words = ["record", "--live", "--instruction", "wave", "--out", str(tmp_path / "episodes")]
+    words += ["--namespace", "cell", "--set", "period_s:=0.1", "recording.free_mb:=0"]
     process = subprocess.Popen([sys.executable, "-m", "imagewam_ros", *words], stdin=end, stdout=out, stderr=out)
     try:
         said = (tmp_path / "out.txt").read_text
@@ -49,4 +50,5 @@ def test_keys_record_and_label(domain: int, probe: Any, tmp_path: Path) -> None:
         process.wait()
     (episode,) = find_episodes(tmp_path / "episodes")
     about = read_provenance(episode)
-    assert (about.label, about.instruction) == ("success", "wave")
+    assert (about.label, about.instruction, about.period_ns) == ("success", "wave", 100_000_000)
+    assert about.joint_topic == "/cell/joint_states"
