@@ -8,20 +8,16 @@ plays its trajectory to the end, so every message ends at rest.
 
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from imagewam_ros.control.braking import Motion, plan_stop, stop_at
+from imagewam_ros.control.horizon import rolling_horizon
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, unknown_name
 from imagewam_ros.core.schema import Command
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.lifecycle import ManagedNode
-
-STOP_POINTS = 8
-"""Points on the way to rest at the end of each trajectory."""
 
 
 class Output(Protocol):
@@ -105,7 +101,7 @@ class TrajectoryOutput:
 
     def __init__(self, node: ManagedNode, robot: Embodiment, stop_share: float) -> None:
         self._topics = _Topics(node)
-        self._acceleration, self._jerk = robot.limits.acceleration * stop_share, robot.limits.jerk * stop_share
+        self._limits, self._share = robot.limits, stop_share
         self._arms, self._grippers = [], []
         for arm in robot.arms:
             joints, gripper = _parts(robot, arm.side)
@@ -121,22 +117,12 @@ class TrajectoryOutput:
         before, self._before = self._before, command
         if before is None or before.nominal_ns >= command.nominal_ns:
             return
+        stamp_ns, offsets_ns, *motion = rolling_horizon(before, command, self._limits, self._share)
         for publisher, part, names in self._arms:
-            offsets, samples = self._path(before, command, part)
-            publisher.publish(messages.from_trajectory(names, before.nominal_ns, offsets, samples))
+            samples: list[messages.Sample] = list(zip(*(values[:, part] for values in motion), strict=True))
+            publisher.publish(messages.from_trajectory(names, stamp_ns, offsets_ns, samples))
         for publisher, part, _ in self._grippers:
             publisher.publish(messages.from_values(command.position[part]))
-
-    def _path(self, before: Command, command: Command, part: slice) -> tuple[list[int], list[messages.Sample]]:
-        start = Motion(command.position[part], command.velocity[part], command.acceleration[part])
-        stop = plan_stop(start, self._acceleration[part], self._jerk[part])
-        duration_s = max(stop.duration_s, command.period_ns * 1e-9)
-        now_ns = command.nominal_ns - before.nominal_ns
-        past = (before.position[part], before.velocity[part], before.acceleration[part])
-        times_s = np.linspace(0.0, duration_s, STOP_POINTS + 1)[1:]
-        rest: list[messages.Sample] = [stop_at(stop, float(t) if t < duration_s else np.inf) for t in times_s]
-        offsets = [0, now_ns, *(now_ns + round(t * 1e9) for t in times_s)]
-        return offsets, [past, start, *rest]
 
 
 class JointCommandOutput:
