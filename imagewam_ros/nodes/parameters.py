@@ -49,8 +49,8 @@ def declare(node: Node, config_type: type[T], changeable: Collection[str] = ()) 
     return config
 
 
-def on_change(node: Node, config: T, accept: Callable[[T], None]) -> None:
-    """Call `accept` with a checked new config when a changeable parameter is set."""
+def on_change(node: Node, config: T, accept: Callable[[T], None]) -> Callable[[], None]:
+    """Call `accept` with a checked new config when a changeable parameter is set; returns what ends that."""
     current = config
 
     def decide(changes: list[Parameter[Any]]) -> SetParametersResult:
@@ -64,6 +64,7 @@ def on_change(node: Node, config: T, accept: Callable[[T], None]) -> None:
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(decide)
+    return lambda: node.remove_on_set_parameters_callback(decide)
 
 
 def _declared(node: Node, config_type: type, name: str) -> bool:

@@ -90,7 +90,7 @@ class PolicyNode(ManagedNode):
         self.serve(SetInstruction, topics.SET_INSTRUCTION, self._on_instruction)
         self.every(WATCH_S, self._watch)
         self._runs = RunPolicyServer(self, self._instruct)
-        parameters.on_change(self, config, self._change)
+        self.cleanup.callback(parameters.on_change(self, config, self._change))
         self._instruct(config.instruction, config.seed)
 
     def start(self) -> None:

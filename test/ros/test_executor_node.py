@@ -37,6 +37,8 @@ def test_chunk_moves_both_arms_and_deactivation_ends_it(cell, output) -> None:
     assert running.probe.until(lambda: len(running.joints) > ticks + 40)
     assert len(running.logged) <= count + 1, "nothing is sent after deactivation"
     running.check_limits()
+    assert running.probe.change("executor", "cleanup", "configure"), running.executor.text()
+    running.activate()
     assert running.executor.stop() == 0, running.executor.text()
 
 

@@ -61,7 +61,7 @@ class TestParameters:
     def test_read_only_unless_named(self) -> None:
         sample, seen = node(), []
         config = parameters.declare(sample, Config, changeable=("rate_hz",))
-        parameters.on_change(sample, config, seen.append)
+        end = parameters.on_change(sample, config, seen.append)
         names, rate, bad = (
             sample.set_parameters([Parameter(name, value=value)])[0]
             for name, value in (("names", ["z"]), ("rate_hz", 20.0), ("rate_hz", -1.0))
@@ -72,6 +72,8 @@ class TestParameters:
         with pytest.raises(ParameterNotDeclaredException):
             sample.set_parameters([Parameter("rate", value=1.0)])
         assert sample.get_parameter("rate_hz").value == 20.0
+        end()
+        assert sample.set_parameters([Parameter("rate_hz", value=30.0)])[0].successful and len(seen) == 1
 
     def test_configuring_again_reads_the_same_values(self) -> None:
         sample = node(rate_hz=50)

@@ -75,6 +75,10 @@ def test_forward_controller_moves_the_arm_and_holds_for_ever(spawn, probe) -> No
     assert status[-1].object_names == ["tray"] and not status[-1].success
     assert (np.diff(stamps(joints)) > 0).all(), "time never goes back, not even on a reset"
 
+    assert probe.change("sim", "deactivate", "cleanup", "configure", "activate"), sim.text()
+    count = len(joints)
+    assert probe.until(lambda: len(joints) > count + 20), "it comes apart and together again"
+
 
 @pytest.mark.parametrize(
     ("given", "text"),
