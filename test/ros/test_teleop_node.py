@@ -119,7 +119,7 @@ def gamepad_recording(path, seconds: float) -> None:
 
 
 def test_a_recorded_gamepad_moves_the_simulated_arm(spawn, probe, tmp_path) -> None:
-    gamepad_recording(tmp_path / "pad.evemu", 1.5)
+    gamepad_recording(tmp_path / "pad.evemu", 4.0)
     joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
     status = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
     told = probe.collect(String, topics.TELEOP_STATUS, qos.STATUS)
@@ -134,7 +134,8 @@ def test_a_recorded_gamepad_moves_the_simulated_arm(spawn, probe, tmp_path) -> N
     assert probe.change("executor", "activate"), executor.text()
     assert probe.change("teleop", "activate"), teleop.text()
     assert probe.until(lambda: status[-1].source == ActionChunk.SOURCE_TELEOP and status[-1].accepted > 10)
-    assert probe.until(lambda: told and told[-1].data == "matching: hold the dead-man switch to move"), teleop.text()
+    let_go = "matching: hold the dead-man switch to move"
+    assert probe.until(lambda: told and told[-1].data == let_go, 60), teleop.text()
     assert probe.until(lambda: status[-1].state == ExecutorStatus.HOLDING), status[-1].reason
     moved = np.abs(messages.to_joint_state(joints[-1], ROBOT.joint_names).position - start)
     assert moved[:6].max() > 0.05, moved
