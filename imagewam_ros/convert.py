@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trim-idle", action="store_true", help="cut off what happens before the first movement")
     parser.add_argument("--idle-step", type=float, default=DEFAULT.idle_step, help="largest step of an idle joint")
     parser.add_argument("--idle-s", type=float, default=DEFAULT.idle_s, help="shortest idle stretch in s")
+    parser.add_argument("--shortest-s", type=float, default=DEFAULT.shortest_s, help="shortest episode in s")
     parser.add_argument("--split-holes", action="store_true", help="make parts of an episode with missing frames")
     parser.add_argument(
         "--latency", nargs="+", default=(), metavar="STREAM=SECONDS", help="how late a stream's stamps are: head=0.03"
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         idle_s=arguments.idle_s,
         trim_idle=arguments.trim_idle,
         split_holes=arguments.split_holes,
+        shortest_s=arguments.shortest_s,
         latency_s=tuple(_latency(text) for text in arguments.latency),
     )
     reports: list[EpisodeReport] = []
