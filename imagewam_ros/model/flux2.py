@@ -34,6 +34,9 @@ NORM_EPS = 1e-6
 class Flux2Config:
     """Numbers of one FLUX.2 ImageWAM. The defaults are klein-base-4B with 14-D actions.
 
+    padded_dims are action and state dims that mean nothing: noise is drawn for them, as the authors do, and
+    what comes out of them is dropped.
+
     rope_dtype "bfloat16" rounds positions and angles as the authors' runs do.
     """
 
@@ -51,6 +54,7 @@ class Flux2Config:
     action_hidden: int = 1024
     action_mlp_ratio: float = 4.0
     max_horizon: int = 64
+    padded_dims: tuple[int, ...] = ()
     rope_dtype: str = "float32"
 
     def __post_init__(self) -> None:

@@ -43,13 +43,13 @@ class Flux2Network(ImageWamNetwork):
 
     video: Flux2Transformer
     action: Flux2ActionExpert
+    config: Flux2Config
 
     reference_time, target_time, action_time = 10, 0, 2
     """Time axis of the positions of reference image, target image and actions."""
 
     def __init__(self, config: Flux2Config) -> None:
-        super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config.proprio_dim, config.text_dim)
-        self.config = config
+        super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config)
 
     def prefill(
         self,

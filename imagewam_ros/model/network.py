@@ -2,7 +2,7 @@
 """What all backbones share around their layers: the proprio token, the Euler loop, noising for training."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,26 @@ from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
 
+class NetworkConfig(Protocol):
+    """What every backbone's numbers have."""
+
+    @property
+    def action_dim(self) -> int:
+        """Action dims of the weights."""
+
+    @property
+    def proprio_dim(self) -> int:
+        """State dims of the weights."""
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the raw text features."""
+
+    @property
+    def padded_dims(self) -> tuple[int, ...]:
+        """Action and state dims that mean nothing."""
+
+
 class ImageWamNetwork(nn.Module, ABC):
     """Backbone `video`, expert `action` and `proprio_encoder`. Subclasses run the prefix and the target."""
 
@@ -22,11 +42,12 @@ class ImageWamNetwork(nn.Module, ABC):
     unused: str = ""
     """Names (a regular expression) of published weights that nothing reads and that are not loaded."""
 
-    def __init__(self, video: nn.Module, action: nn.Module, proprio_dim: int, text_dim: int) -> None:
+    def __init__(self, video: nn.Module, action: nn.Module, config: NetworkConfig) -> None:
         super().__init__()
+        self.config: Any = config
         self.video = video
         self.action = action
-        self.proprio_encoder = nn.Linear(proprio_dim, text_dim)
+        self.proprio_encoder = nn.Linear(config.proprio_dim, config.text_dim)
         self._tables: dict[tuple[int, torch.device], Rotation] = {}
 
     @abstractmethod
@@ -78,12 +99,30 @@ class ImageWamNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def denoise(self, noise: Tensor, cache: PrefixCache, plan: Plan) -> Tensor:
-        """Actions (B, T, D) float32 from noise (B, T, D) by the plan's Euler steps."""
+        """Actions (B, T, D) float32 from noise by the plan's Euler steps.
+
+        Noise is (B, T, action_dim); padded dims are left out of the actions.
+        """
         actions = noise.float()
         for modulation, delta in zip(plan.action, plan.deltas, strict=True):
             velocity = self._velocity(actions, modulation, cache)  # type: ignore[arg-type]
             actions = torch.addcmul(actions, velocity.float(), delta)
-        return actions
+        return self.without_padding(actions)
+
+    def without_padding(self, values: Tensor) -> Tensor:
+        """Drop padded dims of (..., action_dim)."""
+        if not self.config.padded_dims:
+            return values
+        return values[..., [i for i in range(values.shape[-1]) if i not in self.config.padded_dims]]
+
+    def with_padding(self, values: Tensor) -> Tensor:
+        """Insert zeros at the padded dims of (..., dims); the inverse of `without_padding`."""
+        if not self.config.padded_dims:
+            return values
+        width = values.shape[-1] + len(self.config.padded_dims)
+        padded = values.new_zeros(*values.shape[:-1], width)
+        padded[..., [i for i in range(width) if i not in self.config.padded_dims]] = values
+        return padded
 
     def action_velocity(self, batch: JointBatch, memory: Memory) -> Tensor:
         """Velocity (B*K, T, D) of the batch's noised actions over its prefix."""

@@ -53,6 +53,7 @@ class OmniGen2Config:
     action_timestep_scale: float = 1.0
     action_theta: float = 10000.0
     max_horizon: int = 64
+    padded_dims: tuple[int, ...] = ()
     pack_after_text: bool = True
 
     def __post_init__(self) -> None:

@@ -36,10 +36,10 @@ class OmniGen2Network(ImageWamNetwork):
 
     video: OmniGen2Transformer
     action: OmniActionExpert
+    config: OmniGen2Config
 
     def __init__(self, config: OmniGen2Config) -> None:
-        super().__init__(OmniGen2Transformer(config), OmniActionExpert(config), config.proprio_dim, config.text_dim)
-        self.config = config
+        super().__init__(OmniGen2Transformer(config), OmniActionExpert(config), config)
 
     def pack(self, context: Context, token: Tensor) -> Context:
         """Put the proprio token where this checkpoint was trained to find it."""

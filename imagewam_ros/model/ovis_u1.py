@@ -51,6 +51,7 @@ class OvisU1Config:
     proprio_dim: int = 14
     action_mlp_ratio: float = 4.0
     max_horizon: int = 64
+    padded_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hidden != self.heads * sum(self.axes):

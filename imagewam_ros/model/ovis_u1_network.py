@@ -68,14 +68,14 @@ class OvisU1Network(ImageWamNetwork):
 
     video: OvisTransformer
     action: OvisActionExpert
+    config: OvisU1Config
 
     reference_time, target_time, action_time = 1, 0, 2
     """Time axis of the positions of reference image, target image and actions."""
     unused = r"^action\.double_blocks\.\d+\.txt_(mod|attn|mlp)\."
 
     def __init__(self, config: OvisU1Config) -> None:
-        super().__init__(OvisTransformer(config), OvisActionExpert(config), config.proprio_dim, config.text_dim)
-        self.config = config
+        super().__init__(OvisTransformer(config), OvisActionExpert(config), config)
 
     def pack(self, context: Context, token: Tensor) -> Context:
         """Append the proprio token; text has no positions here, so pads before it do no harm."""

@@ -173,6 +173,9 @@ class TextEncoder(Protocol):
 class WorldActionModel(Protocol):
     """What policy, training and tools see: one backbone with its encoders, whatever the variant."""
 
+    def noise(self, seed: int) -> Tensor:
+        """Start noise (1, T, D) of a seed, where D counts padded dims too."""
+
     def encode_instruction(self, text: str) -> Instruction:
         """Encode an instruction; once per instruction is enough."""
 

@@ -65,6 +65,10 @@ class ImageWam(nn.Module):
         """What the network computes in."""
         return next(self.network.parameters()).dtype
 
+    def noise(self, seed: int) -> Tensor:
+        """See `protocol.WorldActionModel`."""
+        return flow.action_noise(seed, self.horizon, self.network.config.action_dim).to(self.device)
+
     def encode_instruction(self, text: str) -> Instruction:
         """See `protocol.WorldActionModel`."""
         return Instruction(text, self.text.encode(self.prompt.format(task=text)).to(self.device))
@@ -85,7 +89,7 @@ class ImageWam(nn.Module):
         """See `protocol.WorldActionModel`."""
         context = self.text.condition(instruction.tokens, images)
         return self.network.prefill(
-            self.encode_images(images), context, proprio.to(self.dtype), self.horizon, plan, cache
+            self.encode_images(images), context, self._state(proprio), self.horizon, plan, cache
         )
 
     def velocity(self, actions: Tensor, timestep: Tensor, cache: PrefixCache) -> Tensor:
@@ -110,7 +114,7 @@ class ImageWam(nn.Module):
     ) -> Tensor:
         """See `protocol.WorldActionModel`."""
         context = self.text.condition(instruction.tokens, images)
-        latents, proprio = self.encode_images(images), proprio.to(self.dtype)
+        latents, proprio = self.encode_images(images), self._state(proprio)
         grid = flow.schedule(denoising.steps, denoising.shift, denoising.time_grid)
         target = noise.float()
         for timestep, delta in zip(grid.timesteps, grid.deltas, strict=True):
@@ -118,3 +122,6 @@ class ImageWam(nn.Module):
             velocity = self.network.preview_velocity(target.to(self.dtype), time, latents, context, proprio)
             target = target + velocity.float() * delta
         return self.codec.decode(target)
+
+    def _state(self, proprio: Tensor) -> Tensor:
+        return self.network.with_padding(proprio.to(self.dtype))
