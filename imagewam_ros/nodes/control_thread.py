@@ -22,7 +22,7 @@ from rclpy.clock import Clock
 from imagewam_ros.control.executor import Executor, State, Step
 from imagewam_ros.core.errors import ConfigError, GraphError, ImageWamError
 from imagewam_ros.core.schema import JointState
-from imagewam_ros.nodes.pacing import ClockGate
+from imagewam_ros.nodes.pacing import ClockGate, SteadyPacer
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ SWITCH_S = 0.0005
 """How long another Python thread may keep the interpreter when a tick is due (Python's default is 5 ms)."""
 STANDSTILL_S = 3.0
 """Longest that a stop may take before the process goes on regardless."""
+EMPTY_PERIODS = 100
 FROZEN_S = 0.5
 """Without a tick for this long the clock is said to stand still."""
 
@@ -73,6 +74,10 @@ class ControlThread:
         """Give the thread real-time priority and a CPU of its own. Raises ConfigError when the system refuses."""
         sys.setswitchinterval(SWITCH_S)
         self._pool.submit(_prefer, fifo_priority, cpu).result()
+
+    def measure_empty_loop(self) -> list[float]:
+        """Lateness in s of a loop that does nothing, on this thread: what the machine itself allows."""
+        return self._pool.submit(_empty_loop, self._executor.embodiment.period_ns).result()
 
     def start(self, joint_state: JointState) -> None:
         """Activate the executor where the arms are and tick from now on. Raises what activation raises."""
@@ -199,6 +204,11 @@ def _answer(answer: "Future[T]", request: Callable[[], T]) -> None:
         answer.set_result(request())
     except ImageWamError as error:
         answer.set_exception(error)
+
+
+def _empty_loop(period_ns: int) -> list[float]:
+    pacer = SteadyPacer(period_ns, slack_ns=0)
+    return [pacer.wait() / 1e9 for _ in range(EMPTY_PERIODS)]
 
 
 def _prefer(fifo_priority: int, cpu: int) -> None:

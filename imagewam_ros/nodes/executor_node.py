@@ -25,12 +25,10 @@ from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.control_thread import ControlThread
-from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN
+from imagewam_ros.nodes.executor_report import diagnosis, travel_texts
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.outputs import KINDS, make_output
 from imagewam_ros.nodes.spin import run
-
-LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
 
 LISTEN_S = 0.1
 """How often it is looked whether the controllers still listen."""
@@ -89,6 +87,8 @@ class ExecutorNode(ManagedNode):
         )
         self.cleanup.callback(self._thread.close)
         self._thread.prepare(config.fifo_priority, config.cpu)
+        for late_s in self._thread.measure_empty_loop():
+            self.diagnostics.meter.sample("empty_loop_lateness_s", late_s)
         self._output = make_output(config.output, self, robot, config.control.stop_share)
         self._status_every = max(round(robot.control_rate_hz / config.status_rate_hz), 1)
         self._commands_out = self.publisher(ExecutorCommandMsg, topics.COMMAND, qos.COMMAND_LOG)
@@ -109,6 +109,7 @@ class ExecutorNode(ManagedNode):
         """Hold the arms where they are and listen to chunks. Raises StaleObservation and GraphError."""
         if silent := self._output.silent_topics():
             raise GraphError(f"nobody listens to {', '.join(silent)}; are the controllers active?")
+        self._chunk, self._told = None, None
         gc.collect()
         gc.freeze()  # what lives now lives on; the collector need not look at it between two ticks
         self._thread.start(self._present_joints())
@@ -118,6 +119,8 @@ class ExecutorNode(ManagedNode):
         self._thread.stop()
         gc.unfreeze()
         self._publish_status()
+        for side, text in travel_texts(self._executor.status.travel).items():
+            self.get_logger().info(f"{side}: {text}")
 
     def on_step(self, step: Step, now_ns: int, late_ns: int) -> None:
         """Send one sample, log it, and say what changed."""
@@ -145,7 +148,15 @@ class ExecutorNode(ManagedNode):
 
     def _on_take_over(self, sides: tuple[str, ...], request: SetBool.Request, response: SetBool.Response) -> str:
         """A human takes `sides`; data says whether the policy keeps the other arm."""
-        return self._ask(partial(self._executor.take_over, sides, request.data))
+
+        def take() -> None:
+            self._executor.take_over(sides, request.data)
+            if self._executor.state is not State.TAKEOVER:
+                raise GraphError(
+                    f"no takeover: the executor is {self._executor.state.value}; activate or reset it first"
+                )
+
+        return self._ask(take)
 
     @property
     def _now_ns(self) -> int:
@@ -184,14 +195,7 @@ class ExecutorNode(ManagedNode):
         status = self._executor.status
         meter, now_ns = self.diagnostics.meter, self._now_ns
         self._status_out.publish(messages.from_status(status, self._chunk, meter.rate("commands"), now_ns))
-        values = {
-            "tick": status.tick,
-            "limited_ticks": status.limited_ticks,
-            "late_ticks": status.late_ticks,
-            "time_jumps": status.time_jumps,
-        }
-        travel = {f"{side}_travel_ratio": f"{travel.ratio:.3f}" for side, travel in status.travel.items()}
-        self.diagnostics.set(LEVELS[status.state], f"{status.state.value}: {status.reason}", {**values, **travel})
+        self.diagnostics.set(*diagnosis(status))
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
@@ -40,6 +41,24 @@ def test_chunk_moves_both_arms_and_deactivation_ends_it(cell, output) -> None:
     assert running.probe.change("executor", "cleanup", "configure"), running.executor.text()
     running.activate()
     assert running.executor.stop() == 0, running.executor.text()
+
+
+def test_diagnostics_show_jitter_beside_an_empty_loop_and_where_travel_went(cell) -> None:
+    running = cell()
+    reports = running.probe.collect(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+    running.activate()
+    running.send(running.chunk(running.lean(0.3)))
+
+    def values() -> dict[str, str]:
+        mine = [m.status[0] for m in list(reports) if m.status[0].name == "/executor"]
+        return {pair.key: pair.value for status in mine for pair in status.values}
+
+    wanted = {"lateness_s", "lateness_histogram", "empty_loop_lateness_s", "commands_rate_hz", "limited_ticks"}
+    assert running.probe.until(lambda: wanted <= set(values())), values()
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
+    assert running.probe.until(lambda: "executed 0.3" in values()["left_travel"]), values()["left_travel"]
+    assert running.executor.stop() == 0
+    assert "left_travel: predicted 0.3" in running.executor.text()
 
 
 def test_deactivation_while_moving_brakes_smoothly(cell) -> None:
@@ -108,6 +127,8 @@ def test_hold_and_resume(cell) -> None:
 
 def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
     running = cell()
+    answer = running.probe.call(SetBool, topics.TAKE_OVER, SetBool.Request(data=True))
+    assert not answer.success and "no takeover: the executor is inactive" in answer.message
     running.activate()
     running.send(running.chunk(running.lean(0.6), rows=40))
     assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.3)
