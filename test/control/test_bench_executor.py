@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,10 @@ def test_a_person_sees_every_way_and_a_program_the_last_line(capsys: pytest.Capt
 def test_an_unknown_robot_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown robot 'sim_cel'; did you mean 'sim_cell'"):
         bench_executor.run(parsed("--robot", "sim_cel"))
+
+
+def test_the_plot_is_made_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "images" / "late_motion.png"
+    assert bench_executor.run(parsed("--plot", str(picture))) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.strip() == str(picture)
