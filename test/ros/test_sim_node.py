@@ -98,3 +98,11 @@ def test_bad_configuration_is_named(ros, given, text) -> None:
         node.declare_parameter(name, value)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert text in node.diagnostics.message
+
+
+def test_without_opengl_the_cameras_say_what_to_install(spawn, probe, monkeypatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    sim = spawn(SIM)
+    assert not probe.change("sim", "configure")
+    assert "cameras need OpenGL and none was found; apt-get install libegl1 libgl1" in sim.text()
+    assert sim.stop() == 0
