@@ -119,13 +119,14 @@ def gamepad_recording(path, seconds: float) -> None:
 
 
 def test_a_recorded_gamepad_moves_the_simulated_arm(spawn, probe, tmp_path) -> None:
-    gamepad_recording(tmp_path / "pad.evemu", 4.0)
+    recording = tmp_path / "pad.evemu"
+    gamepad_recording(recording, 3.0)
     joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
     status = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
     told = probe.collect(String, topics.TELEOP_STATUS, qos.STATUS)
-    sim = spawn("imagewam_ros.nodes.sim_node", use_sim_time=True, speed=0.5)
-    executor = spawn("imagewam_ros.nodes.executor_node", use_sim_time=True, real_time_factor=0.5)
-    teleop = spawn(TELEOP, use_sim_time=True, device="gamepad", devices__gamepad=tmp_path / "pad.evemu")
+    sim = spawn("imagewam_ros.nodes.sim_node", use_sim_time=True, speed=0.25)
+    executor = spawn("imagewam_ros.nodes.executor_node", use_sim_time=True, real_time_factor=0.25)
+    teleop = spawn(TELEOP, use_sim_time=True, device="gamepad", devices__gamepad=recording, chunk__rate_hz=20.0)
     for name in ("sim", "executor", "teleop"):
         assert probe.change(name, "configure"), (sim.text(), executor.text(), teleop.text())
     assert probe.change("sim", "activate"), sim.text()
