@@ -6,7 +6,7 @@ softly, and nothing is sent after the arms rest.
 """
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,17 +15,18 @@ from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
 from imagewam_ros.control.guard import Guard, GuardConfig
+from imagewam_ros.control.shadow import Agreement, Shadow
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError, StaleObservation, unknown_name
 from imagewam_ros.core.joints import JointMerge
-from imagewam_ros.core.schema import ActionChunk, JointState
+from imagewam_ros.core.schema import ActionChunk, JointState, Source
 from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.control_thread import ControlThread
-from imagewam_ros.nodes.executor_report import diagnosis, travel_texts
+from imagewam_ros.nodes.executor_report import agreement_text, diagnosis, travel_texts
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.outputs import KINDS, make_output
 from imagewam_ros.nodes.spin import run
@@ -40,7 +41,8 @@ class ExecutorNodeConfig:
 
     joint_state_age_s is the oldest measurement to start from. fifo_priority 1 to 99 asks for
     SCHED_FIFO, cpu pins the control thread; 0 and -1 leave them alone. guarded watches tool speed,
-    workspace and the distance of links by the bounds guard.*; a simulation may do without.
+    workspace and the distance of links by the bounds guard.*; a simulation may do without. shadow
+    compares the policy with whoever else moves the arms, and lets it move nothing.
     control.* are the executor's own parameters.
     """
 
@@ -51,6 +53,7 @@ class ExecutorNodeConfig:
     status_rate_hz: float = 10.0
     fifo_priority: int = 0
     cpu: int = -1
+    shadow: bool = False
     guarded: bool = True
     guard: GuardConfig = field(default_factory=GuardConfig)
     control: ExecutorConfig = field(default_factory=ExecutorConfig)
@@ -80,6 +83,7 @@ class ExecutorNode(ManagedNode):
         self._robot = robot = load_embodiment(config.robot)
         guard = Guard(robot, describe(robot), config.guard) if config.guarded else None
         self._executor = executor = Executor(robot, config.control, guard)
+        self._shadow = Shadow(robot) if config.shadow else None
         self._joints = JointMerge.of(robot)
         simulated = bool(self.get_parameter("use_sim_time").value)
         self._thread = ControlThread(
@@ -126,6 +130,8 @@ class ExecutorNode(ManagedNode):
         """Send one sample, log it, and say what changed."""
         self._output.send(step.command)
         self._commands_out.publish(messages.from_command(step.command, now_ns))
+        if self._shadow is not None:
+            self._compare(self._shadow.sent(step.command) or {})
         self.diagnostics.meter.count("commands")
         self.diagnostics.meter.sample("lateness_s", late_ns / 1e9)
         self.diagnostics.meter.bucket("lateness", late_ns / 1e9)
@@ -139,7 +145,7 @@ class ExecutorNode(ManagedNode):
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
         chunk = messages.to_chunk(message)
-        self._thread.tell(lambda: self._take(chunk))
+        self._thread.tell(partial(self.guarded(self._take), chunk))
 
     def _on_joint_state(self, message: JointStateMsg) -> None:
         arms = messages.merge_joint_state(message, self._joints)
@@ -163,7 +169,10 @@ class ExecutorNode(ManagedNode):
         return int(self.get_clock().now().nanoseconds)
 
     def _take(self, chunk: ActionChunk) -> None:
-        """Offer a chunk to the executor; runs on the control thread."""
+        """Offer a chunk to the executor, or to the shadow; runs on the control thread."""
+        if self._shadow is not None and chunk.source == Source.POLICY:
+            self._shadow.chunk(chunk)
+            return
         verdict = self._executor.accept(chunk, self._now_ns)
         self.diagnostics.meter.count("accepted" if verdict.accepted else "refused")
         if verdict.accepted:
@@ -172,6 +181,12 @@ class ExecutorNode(ManagedNode):
         if self.is_active:
             self.get_logger().warning(f"refused chunk {chunk.sequence}: {verdict.reason}", throttle_duration_sec=1.0)
         self._publish_status()
+
+    def _compare(self, agreement: Mapping[str, Agreement]) -> None:
+        """Publish how the policy agrees with whoever moves the arms."""
+        for side, found in agreement.items():
+            self.diagnostics.meter.sample(f"{side}_agreement_rms_rad", found.rms)
+            self.get_logger().info(f"shadow, {side} arm: {agreement_text(found)}")
 
     def _ask(self, request: Callable[[], None]) -> str:
         self._thread.ask(request)

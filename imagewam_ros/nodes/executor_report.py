@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from imagewam_ros.control.ledger import Travel
 from imagewam_ros.control.report import State, Status
+from imagewam_ros.control.shadow import Agreement
 from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN
 
 LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
@@ -24,3 +25,11 @@ def travel_texts(travels: Mapping[str, Travel]) -> dict[str, str]:
         f"gripper events predicted {t.gripper_predicted} lost {t.gripper_lost}"
         for side, t in travels.items()
     }
+
+
+def agreement_text(agreement: Agreement) -> str:
+    """One arm's agreement with a policy that only watches."""
+    return (
+        f"policy and commands differ by {agreement.rms:.3f} rad rms, at most {agreement.largest:.3f} rad, "
+        f"over {agreement.rows} rows; gripper alike in {agreement.gripper_rows}"
+    )

@@ -19,6 +19,9 @@ from imagewam_ros.core.schema import Command
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.lifecycle import ManagedNode
 
+LONGEST_GAP_NS = 500_000_000
+"""Commands further apart belong to two activations, or the clock was set."""
+
 
 class Output(Protocol):
     """Where commands go."""
@@ -115,7 +118,7 @@ class TrajectoryOutput:
     def send(self, command: Command) -> None:
         """Send both arms with one stamp, then both grippers."""
         before, self._before = self._before, command
-        if before is None or before.nominal_ns >= command.nominal_ns:
+        if before is None or not 0 < command.nominal_ns - before.nominal_ns < LONGEST_GAP_NS:
             return
         stamp_ns, offsets_ns, *motion = rolling_horizon(before, command, self._limits, self._share)
         for publisher, part, names in self._arms:

@@ -2,6 +2,7 @@
 """Chunks to moving arms through real processes, and every way in which that must not go wrong."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import Source
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.kinematics.description import describe
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
 
@@ -154,6 +157,19 @@ def test_guard_caps_the_tools_speed(cell) -> None:
     path = np.array([[pose[:3, 3] for pose in chains.forward(c.position).values()] for c in running.commands])
     speed = np.linalg.norm(np.diff(path, axis=0), axis=-1) / elapsed_s
     assert 0.05 < speed.max() <= 0.26
+
+
+def test_shadowed_policy_moves_nothing_and_is_compared_with_the_human(cell) -> None:
+    running = cell(shadow=True)
+    running.activate()
+    human = dataclasses.replace(running.chunk(running.lean(0.3)), source=Source.TELEOP)
+    running.send(human)
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.source == ActionChunkMsg.SOURCE_TELEOP)
+    running.send(running.chunk(running.lean(-0.3)))
+    status = running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
+    assert status.accepted == 1 and status.refused == 0
+    found = r"shadow, left arm: policy and commands differ by 0\.[1-9]\d* rad rms, at most 0\.[4-7]"
+    assert running.probe.until(lambda: re.search(found, running.executor.text())), running.executor.text()
 
 
 def test_silent_robot_is_a_fault_until_reset(cell) -> None:
