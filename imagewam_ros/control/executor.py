@@ -17,11 +17,12 @@ import numpy as np
 from imagewam_ros.control.acceptance import ACCEPTED, AcceptanceConfig, Gate, Verdict
 from imagewam_ros.control.arbiter import Arbiter
 from imagewam_ros.control.braking import Motion
+from imagewam_ros.control.grid import Grid
 from imagewam_ros.control.ledger import Ledger
 from imagewam_ros.control.limiter import Limiter
+from imagewam_ros.control.reference import Reference
 from imagewam_ros.control.report import OBEYING, Counters, State, Status, Step, Transition
 from imagewam_ros.control.timeline import FINEST_NS, MergeConfig
-from imagewam_ros.control.track import Track
 from imagewam_ros.control.watchdog import Response, Watchdog, WatchdogConfig
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, ImageWamError, LimitViolation
@@ -80,17 +81,13 @@ class Executor:
 
     def _clear(self, now_ns: int) -> None:
         """Forget everything that belongs to one activation."""
-        config, limits = self.config, self.embodiment.limits
-        self._epoch_ns, self._tick = now_ns, 0
+        config, robot = self.config, self.embodiment
+        self._grid = Grid(now_ns, robot.period_ns, config.late_limit_s)
         self._latched = self._stopping = False
         self._covered_until_ns = now_ns - 1
         self._counters = Counters()
         self._arbiter = Arbiter(config.contract_hash, config.commander_timeout_s, now_ns - ACTIVATION_GRACE_NS)
-        braking = {
-            s: (limits.acceleration[p] * config.stop_share, limits.jerk[p] * config.stop_share)
-            for s, p in self._slices.items()
-        }
-        self._tracks = {side: Track(*bounds, config, config.smoothing_hz) for side, bounds in braking.items()}
+        self._reference = Reference(robot, config, config.smoothing_hz, config.stop_share, self._guard)
         self._ledgers = {a.side: Ledger((a.gripper.lower + a.gripper.upper) / 2) for a in self.embodiment.arms}
         self._watchdog.forget()
 
@@ -105,8 +102,7 @@ class Executor:
         start = self._start(self._measured(joint_state))
         self._clear(now_ns)
         self._limiter.reset(start)
-        for side, part in self._slices.items():
-            self._tracks[side].rest(start[part], now_ns)
+        self._reference.rest(start, now_ns)
         self._command = self._make_command()
         self._go(State.HOLDING, "activate", "activated; waiting for a chunk")
 
@@ -146,8 +142,7 @@ class Executor:
         if self._state is State.FAULTED:
             if not self._limiter.at_rest:
                 raise ImageWamError("the arms are still braking; reset the fault once they rest")
-            for side, part in self._slices.items():
-                self._tracks[side].rest(self._limiter.state.position[part], self._nominal_ns)
+            self._reference.rest(self._limiter.state.position, self._grid.nominal_ns)
             self._latched = False
             self._watchdog.forget()
             self._go(State.HOLDING, "reset_fault", "fault reset; waiting for a chunk")
@@ -160,8 +155,7 @@ class Executor:
         """
         if self._state not in OBEYING or self._latched or self._stopping:
             return
-        for side in sides if keep_policy else tuple(self._tracks):
-            self._stop_arm(side)
+        self._stop_arms(sides if keep_policy else self._reference.sides)
         self._arbiter.taken |= set(sides)
         self._arbiter.keep_policy = keep_policy
         self._go(State.TAKEOVER, "take_over", f"a human has the {' and '.join(sorted(self._arbiter.taken))} arm")
@@ -170,8 +164,7 @@ class Executor:
         """Hand all arms back: they stop softly until the policy has seen where they are."""
         if self._state is not State.TAKEOVER:
             return
-        for side in tuple(self._arbiter.taken):
-            self._stop_arm(side)
+        self._stop_arms(tuple(self._arbiter.taken))
         self._arbiter.taken, self._arbiter.not_before_ns = set(), now_ns
         self._go(State.HOLDING, "release", "handed back; waiting for a chunk observed after it")
 
@@ -201,7 +194,7 @@ class Executor:
             return Verdict(False, f"executor is on hold: {self._reason}; resume it first", "state")
         skip_ns = round(self.config.latency_skip_s * 1e9) if chunk.source < Source.TELEOP else 0
         # The next row must leave the curve some time to get there.
-        near_ns = max(now_ns, self._nominal_ns) + max(chunk.period_ns, FINEST_NS) // 4
+        near_ns = max(now_ns, self._grid.nominal_ns) + max(chunk.period_ns, FINEST_NS) // 4
         verdict = self._gate.judge(chunk, now_ns, near_ns + skip_ns)
         if not verdict.accepted:
             return verdict
@@ -219,28 +212,16 @@ class Executor:
         sides, positions = self._gate.sides(chunk), self._gate.clamped(chunk)
         self._counters.accepted += 1
         self._counters.clamped += not np.array_equal(positions, chunk.positions)
-        replaced, first = self._arbiter.took(chunk, sides, now_ns), 0
-        for side in sides:
-            width = self._slices[side].stop - self._slices[side].start
-            if side in self._arbiter.free(chunk, sides):
-                mine = positions[:, first : first + width]
-                rows = self._tracks[side].merge(chunk, mine, now_ns, side in replaced)
-                self._ledgers[side].chunk(rows, now_ns)
-            first += width
-        self._fit()
+        replaced, free = self._arbiter.took(chunk, sides, now_ns), self._arbiter.free(chunk, sides)
+        for side, rows in self._reference.merge(chunk, positions, free, replaced, now_ns).items():
+            self._ledgers[side].chunk(rows, now_ns)
+        self._refit()
         self._covered_until_ns = max(self._covered_until_ns, chunk.due_ns(chunk.rows - 1))
         state, verb = (State.TAKEOVER, "following") if self._arbiter.taken else (State.RUNNING, "running")
         self._go(state, "chunk", f"{verb} chunk {chunk.sequence} of {chunk.source.name.lower()}")
 
-    def _fit(self) -> None:
-        """Refit the curves of arms that have rows, from the present reference state."""
-        at_ns = self._nominal_ns
-        rows = {side: track.ahead(at_ns) for side, track in self._tracks.items()}
-        if self._guard is not None:
-            rows = self._guard.shape(self.reference().position, at_ns, rows)
-        for side, part in rows.items():
-            if part.times_ns.size:
-                self._tracks[side].fit(at_ns, part)
+    def _refit(self) -> None:
+        self._reference.fit(self._grid.nominal_ns)
         self._limiter.drop_plans()
 
     # --- ticks ---
@@ -260,16 +241,20 @@ class Executor:
         """
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             raise ImageWamError(f"executor is {self._state.value}; activate it before stepping")
-        periods = self._advance(now_ns)
-        if periods == 0:
+        due = self._grid.due(now_ns)
+        if due.periods == 0:
             return Step(self._command, self._state, self._reason, 0)
+        if due.jump_ns:
+            self._jump(due.jump_ns)
+        self._grid.move(due)
+        self._counters.late_ticks += due.periods > 1
         self._watch(joint_state, now_ns if steady_ns is None else steady_ns, heard)
-        if any(track.wants_refit(self._nominal_ns) for track in self._tracks.values()):
-            self._fit()
-        self._move(periods)
+        if self._reference.wants_refit(self._grid.nominal_ns):
+            self._refit()
+        self._move(due.periods)
         self._account()
         self._settle()
-        return Step(self._command, self._state, self._reason, periods)
+        return Step(self._command, self._state, self._reason, due.periods)
 
     @property
     def at_rest(self) -> bool:
@@ -279,43 +264,11 @@ class Executor:
     @property
     def next_ns(self) -> int:
         """Nominal time of the next command."""
-        return self._nominal_ns + self.embodiment.period_ns
-
-    @property
-    def _nominal_ns(self) -> int:
-        return self._epoch_ns + self._tick * self.embodiment.period_ns
-
-    def _advance(self, now_ns: int) -> int:
-        """Move the grid to `now_ns` and return by how many periods."""
-        period = self.embodiment.period_ns
-        periods = (now_ns - self._nominal_ns + period // 4) // period
-        limit = max(int(self.config.late_limit_s * 1e9 / period), 2)
-        if -1 <= periods <= 0:
-            return 0
-        if 0 < periods <= limit:
-            self._counters.late_ticks += periods > 1
-            self._tick += periods
-            return periods
-        self._jump(now_ns - self.next_ns)
-        return 1
-
-    def _jump(self, by_ns: int) -> None:
-        """Lay the grid anew, `by_ns` from where the next tick was expected; the arms brake on it."""
-        self._stop()
-        self._tick += 1
-        self._epoch_ns += by_ns
-        for track in self._tracks.values():
-            track.shift(by_ns)
-        self._counters.time_jumps += 1
-        self._arbiter.forget_times()
-        if self._state in OBEYING and not self._latched and not self._stopping:
-            self._go(State.HOLDING, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; waiting for a new chunk")
+        return self._grid.nominal_ns + self.embodiment.period_ns
 
     def reference(self, ahead: int = 0) -> Motion:
         """Reference of all joints `ahead` periods after the present nominal time."""
-        at_ns = self._nominal_ns + ahead * self.embodiment.period_ns
-        parts = [track.curve.at(at_ns) for track in self._tracks.values()]
-        return Motion(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return self._reference.at(self._grid.nominal_ns + ahead * self.embodiment.period_ns)
 
     def _move(self, periods: int) -> None:
         if self._state is State.FAULTED:
@@ -328,25 +281,33 @@ class Executor:
             return
         self._counters.guarded_ticks += 1
         self._brake(periods)
-        self._covered_until_ns = self._nominal_ns - 1
+        self._covered_until_ns = self._grid.nominal_ns - 1
         if self._state is State.RUNNING:
             self._go(State.HOLDING, "guard", veto)
 
     def _brake(self, periods: int) -> None:
-        state = self._limiter.brake(periods)
-        for side, part in self._slices.items():
-            self._tracks[side].stop_from(Motion(*(x[part] for x in state)), self._nominal_ns)
+        self._reference.stop_from(self._limiter.brake(periods), self._grid.nominal_ns)
+
+    def _jump(self, by_ns: int) -> None:
+        """Time went on by `by_ns` more than it should: everything moves with it, and the arms brake."""
+        self._stop()
+        self._reference.shift(by_ns)
+        self._covered_until_ns += by_ns
+        self._counters.time_jumps += 1
+        self._arbiter.forget_times()
+        if self._state in OBEYING and not self._latched and not self._stopping:
+            self._go(State.HOLDING, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; waiting for a new chunk")
 
     def _stop(self) -> None:
         self._arbiter.taken = set()
-        for side in self._tracks:
-            self._stop_arm(side)
+        self._stop_arms(self._reference.sides)
 
-    def _stop_arm(self, side: str) -> None:
-        self._covered_until_ns = self._nominal_ns - 1
-        self._tracks[side].stop(self._nominal_ns)
-        self._arbiter.stopped(side)
+    def _stop_arms(self, sides: Collection[str]) -> None:
+        self._covered_until_ns = self._grid.nominal_ns - 1
+        self._reference.stop(sides, self._grid.nominal_ns)
         self._limiter.drop_plans()
+        for side in sides:
+            self._arbiter.stopped(side)
 
     def _watch(self, joint_state: "JointState | None", steady_ns: int, heard: "Collection[str] | None") -> None:
         if heard is None:
@@ -374,18 +335,16 @@ class Executor:
 
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""
-        if self._state is State.HOLDING and self._nominal_ns <= self._covered_until_ns:
+        if self._state is State.HOLDING and self._grid.nominal_ns <= self._covered_until_ns:
             self._counters.starved_ticks += 1
         if self._stopping and self._limiter.at_rest:
             self._go(State.INACTIVE, "at_rest", "deactivated at rest")
-        elif self._state is State.RUNNING:
-            last_ns = max(track.last_row_ns for track in self._tracks.values())
-            if self._nominal_ns > last_ns:
-                self._go(State.HOLDING, "rows_ended", "no new chunk: all rows of the last one are done")
+        elif self._state is State.RUNNING and self._grid.nominal_ns > self._reference.last_row_ns:
+            self._go(State.HOLDING, "rows_ended", "no new chunk: all rows of the last one are done")
 
     def _make_command(self) -> Command:
         state, period = self._limiter.state, self.embodiment.period_ns
-        return Command(self._tick, self._nominal_ns, period, self.embodiment.joint_names, *state)
+        return Command(self._grid.tick, self._grid.nominal_ns, period, self.embodiment.joint_names, *state)
 
     def _start(self, position: Floats) -> Floats:
         """Where to begin: the measured position, put inside the bounds. Raises LimitViolation."""
@@ -413,7 +372,7 @@ class Executor:
     def _go(self, after: State, trigger: str, reason: str) -> None:
         before, self._state, self._reason = self._state, after, reason
         if before is not after:
-            self.transitions = [*self.transitions, Transition(self._tick, before, after, trigger, reason)][
+            self.transitions = [*self.transitions, Transition(self._grid.tick, before, after, trigger, reason)][
                 -KEPT_TRANSITIONS:
             ]
 
@@ -429,11 +388,11 @@ class Executor:
         return Status(
             state=self._state,
             reason=self._reason,
-            tick=self._tick,
-            nominal_ns=self._nominal_ns,
+            tick=self._grid.tick,
+            nominal_ns=self._grid.nominal_ns,
             commander=self._arbiter.commander,
             taken_over=tuple(sorted(self._arbiter.taken)),
-            chunk_age_ns=self._nominal_ns - last.stamp_ns if last else None,
+            chunk_age_ns=self._grid.nominal_ns - last.stamp_ns if last else None,
             travel={side: ledger.travel for side, ledger in self._ledgers.items()},
             **asdict(self._counters),
         )
