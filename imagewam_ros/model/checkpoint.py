@@ -14,12 +14,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imagewam_ros.core.config import build
@@ -27,6 +27,7 @@ from imagewam_ros.core.contract import Contract, statistics_hash
 from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.model import factory
+from imagewam_ros.model.safetensors_stream import Lazy, write
 from imagewam_ros.model.wam import ImageWam
 
 SCHEMA = 1
@@ -62,12 +63,12 @@ def save_checkpoint(
     directory.mkdir(parents=True, exist_ok=True)
     save_weights(directory / "model.safetensors", model.network.state_dict(), dtype)
     plain = {name: statistics[name].to_dict() for name in FIELDS}
-    _write_json(directory / "stats.json", plain)
+    write_json(directory / "stats.json", plain)
     model.codec.save(directory / "autoencoder", dtype)
     model.text.save(directory, dtype)
     contract = dataclasses.replace(contract, statistics_hash=statistics_hash(plain))
     data = {"schema": SCHEMA, "contract": contract.to_dict(), "model": model.spec.to_dict()}
-    _write_json(directory / "config.json", data)
+    write_json(directory / "config.json", data)
     return contract
 
 
@@ -102,12 +103,16 @@ def read_config(directory: Path) -> tuple[factory.ModelSpec, Contract]:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write tensors to a safetensors file, floating ones as dtype."""
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+    """Write tensors to a safetensors file one by one, floating ones as dtype."""
+    lazy = {
+        name: Lazy(
+            tuple(tensor.shape),
+            (dtype if tensor.is_floating_point() else None) or tensor.dtype,
+            partial(torch.Tensor.detach, tensor),
+        )
         for name, tensor in state.items()
     }
-    save_file(tensors, path)
+    write(path, lazy)
 
 
 def load_weights(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -166,7 +171,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON; the file appears under its name when it is whole."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     part.replace(path)

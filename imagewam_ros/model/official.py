@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.model.checkpoint import audit
+from imagewam_ros.model.lora import merged
 from imagewam_ros.model.network import ImageWamNetwork
 
 VIDEO, ACTION, PROPRIO = "mixtures.video.transformer.", "mixtures.action.", "proprio_encoder."
@@ -46,8 +47,11 @@ def read_official(path: Path) -> dict[str, Any]:
     return data
 
 
-def network_state(data: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Tensors under our names (video., action., proprio_encoder.), aliases dropped. Raises CheckpointError."""
+def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None = None) -> dict[str, Tensor]:
+    """Tensors under our names (video., action., proprio_encoder.), aliases dropped and LoRA adapters merged.
+
+    Raises CheckpointError.
+    """
     if "proprio_encoder" not in data:
         raise CheckpointError(f"{path} has no 'proprio_encoder'; it was saved without, export it again")
     mot = data["mot"]
@@ -59,22 +63,31 @@ def network_state(data: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
             state["action." + name.removeprefix(ACTION)] = tensor
         elif _original(name) not in mot:
             state[name] = tensor  # the audit will call it unexpected
+    state = merged(state, lora_alpha, path)
     return state | {PROPRIO + name: tensor for name, tensor in data["proprio_encoder"].items()}
 
 
 def load_official(
-    network: ImageWamNetwork, path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    network: ImageWamNetwork,
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    lora_alpha: float | None = None,
 ) -> int:
     """Give a network built on "meta" the weights of a checkpoint and return its step. Raises CheckpointError."""
     data = read_official(path)
-    state = network_state(data, path)
-    if network.unused:
-        state = {name: tensor for name, tensor in state.items() if not re.match(network.unused, name)}
-    audit({name: tuple(tensor.shape) for name, tensor in state.items()}, network, path)
+    state = audited(network_state(data, path, lora_alpha), network, path)
     for name in list(state):
         state[name] = state[name].to(device, dtype or state[name].dtype)
     network.load_state_dict(state, strict=True, assign=True)
     return int(data.get("step", 0))
+
+
+def audited(state: Mapping[str, Tensor], network: ImageWamNetwork, path: Path) -> dict[str, Tensor]:
+    """Return the tensors that the network has, unused ones left out. Raises CheckpointError naming every other."""
+    kept = {name: tensor for name, tensor in state.items() if not (network.unused and re.match(network.unused, name))}
+    audit({name: tuple(tensor.shape) for name, tensor in kept.items()}, network, path)
+    return kept
 
 
 def _original(alias: str) -> str:
