@@ -68,6 +68,19 @@ class JointMerge:
             )
         return JointState(int(self._stamps.min()), self._names, self._position, self._velocity)
 
+    def fresh(self, now_ns: int, limit_s: float, topic: str) -> JointState:
+        """Return the state if it is at most `limit_s` old at `now_ns`. Raises StaleObservation naming `topic`."""
+        if not self._found:
+            raise StaleObservation(f"no joint states yet; is {topic} published?")
+        state = self.state
+        age_s = (now_ns - state.stamp_ns) / 1e9
+        if abs(age_s) > limit_s:
+            raise StaleObservation(
+                f"the newest joint state is {age_s:.2f} s old (limit {limit_s} s); is {topic} alive, "
+                "and do its stamps come from the clock that this node uses (use_sim_time)?"
+            )
+        return state
+
     @property
     def complete(self) -> bool:
         """Whether every joint has come."""

@@ -17,9 +17,9 @@ from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
 from imagewam_ros.control.guard import Guard, GuardConfig
 from imagewam_ros.control.shadow import Agreement, Shadow
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError, GraphError, StaleObservation, unknown_name
+from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
 from imagewam_ros.core.joints import JointMerge
-from imagewam_ros.core.schema import ActionChunk, JointState, Source
+from imagewam_ros.core.schema import ActionChunk, Source
 from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
@@ -116,7 +116,8 @@ class ExecutorNode(ManagedNode):
         self._chunk, self._told = None, None
         gc.collect()
         gc.freeze()  # what lives now lives on; the collector need not look at it between two ticks
-        self._thread.start(self._present_joints())
+        topic = self.resolve_topic_name(topics.JOINT_STATES)
+        self._thread.start(self._joints.fresh(self._now_ns, self._config.joint_state_age_s, topic))
 
     def stop(self, reason: str) -> None:
         """Brake softly; nothing is sent after the arms rest."""
@@ -192,19 +193,6 @@ class ExecutorNode(ManagedNode):
         self._thread.ask(request)
         self._publish_status()
         return self._executor.status.reason
-
-    def _present_joints(self) -> JointState:
-        topic = self.resolve_topic_name(topics.JOINT_STATES)
-        if not self._joints.complete and not self.count_publishers(topic):
-            raise StaleObservation(f"no joint states yet; is {topic} published?")
-        state = self._joints.state
-        age_s, limit_s = (self._now_ns - state.stamp_ns) / 1e9, self._config.joint_state_age_s
-        if abs(age_s) > limit_s:
-            raise StaleObservation(
-                f"the newest joint state is {age_s:.2f} s old (limit {limit_s} s); is {topic} alive, "
-                "and do its stamps come from the clock that this node uses (use_sim_time)?"
-            )
-        return state
 
     def _publish_status(self) -> None:
         status = self._executor.status

@@ -65,3 +65,14 @@ def test_what_is_wrong_is_named() -> None:
         merge.add(2, LEFT, np.zeros(1), NONE)
     with pytest.raises(StaleObservation, match="position of left_elbow is not a number"):
         merge.add(2, LEFT, np.array([0, 0, np.nan, 0, 0, 0, 0]), NONE)
+
+
+def test_fresh_state_or_a_reason() -> None:
+    merge = JointMerge.of(ROBOT)
+    with pytest.raises(StaleObservation, match="no joint states yet; is /arms published"):
+        merge.fresh(0, 0.5, "/arms")
+    merge.add(10**9, ROBOT.joint_names, np.zeros(14), NONE)
+    assert merge.fresh(12 * 10**8, 0.5, "/arms").stamp_ns == 10**9
+    for now_ns, age in ((2 * 10**9, r"1\.00"), (0, r"-1\.00")):
+        with pytest.raises(StaleObservation, match=rf"is {age} s old \(limit 0\.5 s\); is /arms alive.*use_sim_time"):
+            merge.fresh(now_ns, 0.5, "/arms")

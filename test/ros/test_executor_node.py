@@ -274,7 +274,7 @@ def test_activation_is_refused_with_a_reason(spawn, probe) -> None:
         assert seen, executor.text()
         return seen
 
-    assert refused("joint_states lacks left_waist, left_shoulder")
+    assert refused("no joint states yet; is /joint_states published?")
     publisher.publish(JointState(name=names[1:], position=[0.0] * 13))
     assert refused("joint_states lacks left_waist; found left_shoulder")
     publisher.publish(JointState(name=names, position=[0.0] * 14))
