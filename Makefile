@@ -24,10 +24,12 @@ setup:
 demo: setup
 	@$(BIN)/imagewam demo $(ARGS)
 
-# The quick suite first: it needs no ROS graph and fails soonest. Tests marked gpu skip themselves without one.
+# The quick suite first: it needs no ROS graph and fails soonest. Then what takes long, one after the other, because
+# graphs need the cores for themselves. Tests marked gpu skip themselves without one.
+test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest -m "not ros and not hardware" $(ARGS)
-	$(BIN)/python -m pytest -m "ros and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ros and not slow and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "(ros or slow) and not hardware" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
