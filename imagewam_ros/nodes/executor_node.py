@@ -97,7 +97,7 @@ class ExecutorNode(ManagedNode):
         self._status_every = max(round(robot.control_rate_hz / config.status_rate_hz), 1)
         self._commands_out = self.publisher(ExecutorCommandMsg, topics.COMMAND, qos.COMMAND_LOG)
         self._status_out = self.publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
-        self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS)
+        self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
         self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold")))
         self.serve(Trigger, topics.RESUME, lambda *_: self._ask(executor.resume))

@@ -26,7 +26,10 @@ JOINT_STATES_OUT = _profile(10)
 """Publishers: reliable, as joint_state_broadcaster's is, serves subscribers of either kind."""
 
 CHUNKS = _profile(1)
-"""Only the newest chunk counts."""
+"""Publishers: only a commander's newest chunk counts."""
+
+CHUNKS_IN = _profile(10)
+"""The executor: of two commanders at once neither may push the other's chunk out before it is judged."""
 
 COMMANDS = _profile(1)
 """To controllers: an old command must not be sent again."""

@@ -76,6 +76,9 @@ def test_of_two_commanders_the_lower_one_is_refused(cell) -> None:
     status = running.wait(lambda s: s.refused == 1)
     assert "policy is refused" in status.refusal and "teleop commands" in status.refusal
     assert status.source == ActionChunk.SOURCE_TELEOP
+    for source in (Source.POLICY, Source.TELEOP) * 3:  # at once: each is judged, none is lost on the way
+        running.send(dataclasses.replace(running.chunk(running.lean(0.1)), source=source))
+    running.wait(lambda s: s.accepted + s.refused >= 8)
 
 
 class StillRobot:
