@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--mode", default="process", help="process, or graph for the ROS graph")
     parser.add_argument(
-        "--condition", nargs="+", default=["all"], help="all, or some of normal, grey, frozen, blind, ..."
+        "--condition",
+        nargs="+",
+        default=["all"],
+        help="all (but wrong), or some of normal, grey, frozen, blind, left_only, right_only, wrong",
     )
     parser.add_argument("--graph-episodes", type=int, default=0, help="also play this many through the ROS graph")
     parser.add_argument("--latency", type=float, default=defaults.latency_s, help="s from shutter to chunk, in process")
     parser.add_argument(
         "--every", type=int, default=defaults.every_frames, help="observe every so many frames of 20 Hz"
     )
+    parser.add_argument("--out", type=Path, help="folder for report.html, report.json and videos of failures")
+    parser.add_argument("--videos", type=int, default=3, help="failures to film, with --out")
     parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     parser.add_argument("--json", action="store_true", help="end with one line for programs")
 
@@ -65,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = find_checkpoint(arguments.policy)
     about: dict[str, Any] = {"task": arguments.task, "mode": arguments.mode, "checkpoint": checkpoint_hash(policy)}
     rows: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, list[Outcome]] = {}
     if arguments.mode == "process":
         config = TrialConfig(arguments.latency, arguments.every)
         about |= {"latency_s": config.latency_s, "every_frames": config.every_frames}
@@ -79,9 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
         rows["graph"] = play_graph(policy, arguments, graph)
     print(table(rows))
     first = rows.get("normal") or next(iter(rows.values()))
+    line = {**about, **{key: first[key] for key in ("episodes", "successes", "interval")}}
+    line |= {"seed": arguments.seed, "rows": rows}
+    if arguments.out:
+        _report(arguments, policy, line, outcomes)
     if arguments.json:
-        chosen = {key: first[key] for key in ("episodes", "successes", "interval")}
-        print(json.dumps({**about, **chosen, "seed": arguments.seed, "rows": rows}))
+        print(json.dumps(line))
     return 0 if first["successes"] >= 0.9 * first["episodes"] else 1
 
 
@@ -172,13 +180,26 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _report(
+    arguments: argparse.Namespace, policy: Path, line: dict[str, Any], outcomes: dict[str, "list[Outcome]"]
+) -> None:
+    from imagewam_ros.evaluation.report import film_failures, write_report
+    from imagewam_ros.evaluation.trial import TrialConfig
+
+    failed = [outcome.seed for outcome in outcomes.get("normal", ()) if not outcome.success][: arguments.videos]
+    config = TrialConfig(arguments.latency, arguments.every)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    videos = film_failures(policy, arguments.task, arguments.robot, config, failed, arguments.out) if failed else []
+    print(f"wrote {write_report(arguments.out, line, outcomes, videos)}")
+
+
 def _conditions(asked: Sequence[str]) -> list[str]:
-    from imagewam_ros.evaluation.drivers import CONDITIONS
+    from imagewam_ros.evaluation.drivers import CONDITIONS, STANDARD
 
     for name in asked:
         if name not in CONDITIONS and name != "all":
             raise ConfigError(unknown_name("condition", name, [*CONDITIONS, "all"]))
-    return list(CONDITIONS) if "all" in asked else list(asked)
+    return list(STANDARD) if "all" in asked else list(asked)
 
 
 Setting = tuple[Path, str, str, "TrialConfig"]
@@ -226,8 +247,3 @@ def _set_up(setting: Setting) -> None:
 
 def _one(job: Job) -> "Outcome":
     return _worker[0](job)
-
-
-def to_json(outcomes: Sequence["Outcome"]) -> list[dict[str, Any]]:
-    """Plain data of outcomes for a report."""
-    return [asdict(outcome) for outcome in outcomes]

@@ -7,15 +7,24 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from imagewam_ros import evaluate
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.errors import CheckpointError, ConfigError, GraphError
 from imagewam_ros.core.schema import ActionChunk, Source
-from imagewam_ros.evaluation.drivers import CONDITIONS, OneArmDriver, ReplayDriver, make_driver, mean_demonstration
+from imagewam_ros.evaluation.drivers import (
+    CONDITIONS,
+    OneArmDriver,
+    ReplayDriver,
+    make_driver,
+    mean_demonstration,
+    wrong_instruction,
+)
 from imagewam_ros.evaluation.interval import paired_p_value, wilson
+from imagewam_ros.evaluation.report import film_failures, write_report
 from imagewam_ros.evaluation.trial import Outcome, TrialConfig, run_trial
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.expert import Expert
@@ -139,6 +148,37 @@ def test_command_prints_one_line_last(tiny: Path) -> None:
     assert done.returncode in (0, 1) and last["episodes"] == 1 and len(last["interval"]) == 2
     assert last["task"] == "tray_lift" and last["mode"] == "process" and len(last["checkpoint"]) == 16
     assert set(last["rows"]) == {"normal", "left_only"}
+
+
+def test_report_holds_every_trial_and_escapes(tmp_path: Path) -> None:
+    outcomes = {"normal": [outcome(seed, seed != 3) for seed in range(8)]}
+    rows = {"normal": evaluate.summary(outcomes["normal"])}
+    line = {"task": "<tray>", "episodes": 8, "rows": rows}
+    page = write_report(tmp_path, line, outcomes, [tmp_path / "failure_3.mp4"])
+    assert "&lt;tray&gt;" in page.read_text() and "failure_3.mp4" in page.read_text() and "7/8" in page.read_text()
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert [trial["success"] for trial in data["trials"]] == [seed != 3 for seed in range(8)]
+
+
+def test_failures_are_filmed_as_they_happened(tiny: Path, tmp_path: Path) -> None:
+    (path,) = film_failures(tiny, "tray_lift", "sim_cell", TrialConfig(), [1000], tmp_path)
+    with av.open(str(path)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    assert 20 < frames <= 6.0 * 20
+
+
+def test_wrong_instruction_is_another_one(cell: Cell) -> None:
+    cell.reset(1)
+    wrong = {wrong_instruction(cell, seed) for seed in range(4)}
+    assert wrong and cell.instruction not in wrong
+    blocks = Cell(load_embodiment("sim_cell"), "block_lift")
+    blocks.reset(1)
+    assert {wrong_instruction(blocks, seed) for seed in range(4)} == {*blocks.task.instructions} - {blocks.instruction}
+
+
+def test_graph_that_does_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"the graph ended with \d; `imagewam demo --seed 1000` shows why"):
+        evaluate.play_graph(tmp_path, parse("--robot", "no_such_robot"), 1)
 
 
 @pytest.fixture

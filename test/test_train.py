@@ -203,6 +203,15 @@ def test_going_on_from_a_checkpoint_keeps_its_contract(episodes: Path, trained: 
     assert all(torch.equal(a, b) for a, b in weights)
 
 
+def test_pretrained_presets_need_their_weights(episodes: Path, trained: Path, tmp_path: Path) -> None:
+    preset = presets.find_preset("flux2_4b_lora")
+    with pytest.raises(ConfigError, match="name a checkpoint with --base"):
+        run.train(preset, [episodes], tmp_path / "none", ROBOT, seed=0)
+    quick = replace(preset, training=replace(preset.training, steps=1, batch=4, targets=4, lora_rank=2))
+    run.train(quick, [episodes], tmp_path / "tuned", ROBOT, seed=0, base=trained / "checkpoint")
+    assert load_checkpoint(tmp_path / "tuned" / "checkpoint").spec == SMALL.spec
+
+
 def test_merged_adapters_equal_applied_ones(samples: Samples, tmp_path: Path) -> None:
     preset = changed(lora_rank=2, steps=4, average=0.0)
     progress = fresh(preset.training)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who makes the chunks of a trial: the policy, perhaps with spoilt images, a replay, or one-armed experts.
+"""Who makes the chunks of a trial: the policy, perhaps with spoilt images or words, a replay, or one-armed experts.
 
 The spoilt ones answer whether the policy needs its eyes and whether the task needs both arms.
 """
@@ -14,6 +14,7 @@ from imagewam_ros.core.schema import ActionChunk, Floats, Image, Observation, So
 from imagewam_ros.policy import Policy
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.expert import HORIZON, PERIOD_NS, Expert
+from imagewam_ros.sim.tasks import TASKS
 
 CONDITIONS = {
     "normal": "the policy",
@@ -22,7 +23,11 @@ CONDITIONS = {
     "blind": "replay of the mean demonstration",
     "left_only": "expert, left arm alone",
     "right_only": "expert, right arm alone",
+    "wrong": "the policy, told to do something else",
 }
+STANDARD = ("normal", "grey", "frozen", "blind", "left_only", "right_only")
+"""What is asked unless others are named; a wrong instruction only says something of a policy that reads."""
+
 WITHOUT_POLICY = ("blind", "left_only", "right_only")
 MEAN_OF = 32
 """Expert plans that the mean demonstration is the mean of."""
@@ -59,17 +64,18 @@ class PolicyDriver:
     def __init__(self, policy: Policy, condition: str = "normal") -> None:
         self._policy, self._condition = policy, condition
         self._first: dict[str, Image] = {}
-        self._seed = 0
+        self._seed, self._instruction = 0, ""
 
     def start(self, cell: Cell, seed: int) -> None:
         """Forget the last trial; noise is drawn from the trial's seed on."""
         self._first, self._seed = {}, seed * 1000
-        self._policy.set_instruction(cell.instruction)
+        self._instruction = wrong_instruction(cell, seed) if self._condition == "wrong" else cell.instruction
+        self._policy.set_instruction(self._instruction)
 
     def chunk(self, cell: Cell) -> ActionChunk:
         """Observe and infer."""
         state = cell.joint_state()
-        observation = Observation(cell.time_ns, self._images(cell), state.position, cell.instruction)
+        observation = Observation(cell.time_ns, self._images(cell), state.position, self._instruction)
         self._seed += 1
         return self._policy.infer(observation, self._seed, ready_ns=cell.time_ns)
 
@@ -127,6 +133,14 @@ class OneArmDriver:
         moving = cell.embodiment.arm_slice(self._side)
         positions[:, moving] = planned.positions[:, moving]
         return ActionChunk(planned.stamp_ns, planned.period_ns, planned.joint_names, positions, source=Source.REPLAY)
+
+
+def wrong_instruction(cell: Cell, seed: int) -> str:
+    """Return another instruction than the scene's: one of the same task where it has several."""
+    own = [text for text in cell.task.instructions if text != cell.instruction]
+    others = [text for task in TASKS.values() for text in task.instructions if text != cell.instruction]
+    choices = own or others
+    return choices[seed % len(choices)]
 
 
 def mean_demonstration(cell: Cell, seeds: Sequence[int]) -> Floats:

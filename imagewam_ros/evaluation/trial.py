@@ -6,6 +6,7 @@ observation and the next observation is taken when the last chunk has arrived, s
 effect that they have live.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from imagewam_ros.control import checker
@@ -46,8 +47,14 @@ class Outcome:
     refusal: str = ""
 
 
-def run_trial(cell: Cell, driver: Driver, condition: str, seed: int, config: TrialConfig) -> Outcome:
-    """Reset the cell to `seed` and let `driver` try until success or the task's time limit."""
+def run_trial(
+    cell: Cell, driver: Driver, condition: str, seed: int, config: TrialConfig,
+    watch: Callable[[Cell], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Reset the cell to `seed` and let `driver` try until success or the task's time limit.
+
+    `watch` is called at every frame and may render.
+    """
     cell.reset(seed)
     executor = Executor(cell.embodiment, ExecutorConfig())
     executor.activate(cell.time_ns, cell.joint_state())
@@ -61,6 +68,8 @@ def run_trial(cell: Cell, driver: Driver, condition: str, seed: int, config: Tri
         if pending is not None and now >= pending.stamp_ns + config.latency_s * 1e9:
             executor.accept(pending, now)
             pending, chunks = None, chunks + 1
+        if watch is not None and now % config.frame_ns == 0:
+            watch(cell)
         due = now % config.frame_ns == 0 and now - observed_ns >= config.every_frames * config.frame_ns
         if due and pending is None:
             pending, observed_ns = driver.chunk(cell), now

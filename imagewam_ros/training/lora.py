@@ -18,7 +18,7 @@ def inject(network: nn.Module, rank: int, alpha: float) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ConfigError("LoRA needs peft: pip install 'imagewam_ros[train]'") from None
+        raise ConfigError("LoRA needs peft: pip install peft") from None
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     chosen = [name for name in names if name.endswith(SUFFIXES)]
     if not chosen:

@@ -34,7 +34,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class Progress:
-    """What a run has reached: network, running mean of its trained weights by name, optimiser, steps done."""
+    """What a run has reached: network, running mean of its trained weights by name (or none), optimiser, steps done."""
 
     network: ImageWamNetwork
     average: dict[str, Tensor]
@@ -74,7 +74,8 @@ def start(network: ImageWamNetwork, config: TrainConfig, team: Team | None = Non
         fused=team.size == 1,
     )
     progress = Progress(network, {}, optimizer, team)
-    progress.average = {name: weight.detach().clone() for name, weight in progress.trained.items()}
+    if config.average:
+        progress.average = {name: weight.detach().clone() for name, weight in progress.trained.items()}
     return progress
 
 
@@ -149,15 +150,15 @@ def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainCo
     progress.step += 1
     past = min(config.average, (1 + progress.step) / (10 + progress.step))
     with torch.no_grad():
-        for name, weight in trained.items():
-            progress.average[name].lerp_(weight, 1 - past)
+        for name, mean in progress.average.items():
+            mean.lerp_(trained[name], 1 - past)
     return loss
 
 
 @contextmanager
 def averaged(progress: Progress) -> Iterator[ImageWamNetwork]:
-    """The network with the running mean in place of its trained weights, until the block is left."""
-    trained = progress.trained
+    """The network with the running mean, if one is kept, in place of its trained weights until the block is left."""
+    trained = {name: weight for name, weight in progress.trained.items() if name in progress.average}
     kept = {name: weight.detach().clone() for name, weight in trained.items()}
     try:
         _copy(progress.average, trained)
@@ -196,7 +197,8 @@ def save(progress: Progress, path: Path) -> None:
     tensors: dict[str, Tensor] = {"step": torch.tensor(progress.step)}
     for name, weight in progress.trained.items():
         tensors[f"network.{name}"] = whole(weight)
-        tensors[f"average.{name}"] = whole(progress.average[name])
+        if name in progress.average:
+            tensors[f"average.{name}"] = whole(progress.average[name])
         for moment in MOMENTS:
             tensors[f"{moment}.{name}"] = whole(state[weight][moment])
     if progress.team.leads:
@@ -217,7 +219,8 @@ def resume(progress: Progress, path: Path) -> None:
     with torch.no_grad():
         for name, weight in trained.items():
             weight.copy_(like(tensors[f"network.{name}"], weight))
-            progress.average[name].copy_(like(tensors[f"average.{name}"], weight))
+            if name in progress.average:
+                progress.average[name].copy_(like(tensors[f"average.{name}"], weight))
             progress.optimizer.state[weight] = {
                 "step": torch.tensor(float(progress.step)),
                 **{moment: like(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS},

@@ -2,7 +2,7 @@
 """What is trained and how, by name. A preset is plain numbers; `train.py` may change a few of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imagewam_ros.core.contract import PROMPT, Contract, Denoising, Mosaic, Tile
 from imagewam_ros.core.embodiment import Embodiment
@@ -94,6 +94,7 @@ class Preset:
     text_length: int = 64
     prompt: str = PROMPT
     denoising: Denoising = field(default_factory=Denoising)
+    needs_base: bool = False
 
 
 TINY = Preset(
@@ -118,7 +119,39 @@ TINY = Preset(
     prompt="{task}",
 )
 
-PRESETS: Mapping[str, Preset] = {"tiny": TINY}
+AUTHORS = TrainConfig(
+    steps=7000,
+    batch=64,
+    draws=1,
+    targets=64,
+    learning_rate=1e-4,
+    floor=0.01,
+    warmup=350,
+    average=0.0,
+    proprio_noise=0.0,
+    prefix_at_zero=False,
+    mask_past_end=True,
+    save_every=500,
+    precision="bfloat16",
+)
+"""Source: section 9 of the model notes; the number of steps is what a real-robot user reported as enough."""
+
+
+def _pretrained(training: TrainConfig) -> Preset:
+    """Go on from a checkpoint, whatever its size: network, encoders and contract are the checkpoint's."""
+    return replace(TINY, training=training, needs_base=True)
+
+
+PRESETS: Mapping[str, Preset] = {
+    "tiny": TINY,
+    # Full: 16 bytes per weight (weights, gradients and two moments in float32), shared by all processes;
+    # computed, without activations: 72 GB for the 4B model, 160 GB for the 9B one.
+    "flux2_4b": _pretrained(AUTHORS),
+    "flux2_9b": _pretrained(AUTHORS),
+    # Adapters: 4 bytes per weight, computed: 18 GB and 40 GB, without activations.
+    "flux2_4b_lora": _pretrained(replace(AUTHORS, lora_rank=16, lora_alpha=16.0)),
+    "flux2_9b_lora": _pretrained(replace(AUTHORS, lora_rank=32, lora_alpha=32.0)),
+}
 
 
 def find_preset(name: str) -> Preset:

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.dataset import Dataset, Rows
 from imagewam_ros.data.episode import Provenance
@@ -66,11 +67,16 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Run all stages and return the figures of the run.
 
-    base is a checkpoint to go on from; without it everything is learned from scratch.
+    base is a checkpoint to go on from, with its contract, encoders and statistics; without it
+    everything is learned from scratch. Raises ConfigError when the preset needs one.
     """
     team, clock = team or Team(), Clock()
     episodes = successful_episodes(data)
+    if preset.needs_base and base is None:
+        raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
     checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
+    if checkpoint is not None:
+        preset = replace(preset, spec=checkpoint.spec)
     contract = _contract(preset, robot, next(iter(episodes.values())), checkpoint)
     check_episodes(episodes, contract)
     if team.leads:
