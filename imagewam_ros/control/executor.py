@@ -161,12 +161,17 @@ class Executor:
         self._go(State.TAKEOVER, "take_over", f"a human has the {' and '.join(sorted(self._arbiter.taken))} arm")
 
     def release(self, now_ns: int) -> None:
-        """Hand all arms back: they stop softly until the policy has seen where they are."""
+        """Hand all arms back: they stop softly until the policy has seen where they are.
+
+        An arm that the policy kept goes on meanwhile.
+        """
         if self._state is not State.TAKEOVER:
             return
         self._stop_arms(tuple(self._arbiter.taken))
         self._arbiter.taken, self._arbiter.not_before_ns = set(), now_ns
-        self._go(State.HOLDING, "release", "handed back; waiting for a chunk observed after it")
+        going = self._reference.last_row_ns > self._grid.nominal_ns
+        after = State.RUNNING if going else State.HOLDING
+        self._go(after, "release", "handed back; waiting for a chunk observed after it")
 
     def note_controller(self, side: str, steady_ns: int) -> None:
         """A controller of the arm `side` reported; from now on its silence is noticed."""
@@ -282,8 +287,8 @@ class Executor:
         self._counters.guarded_ticks += 1
         self._brake(periods)
         self._covered_until_ns = self._grid.nominal_ns - 1
-        if self._state is State.RUNNING:
-            self._go(State.HOLDING, "guard", veto)
+        if self._state in (State.RUNNING, State.TAKEOVER):
+            self._go(State.HOLDING if self._state is State.RUNNING else self._state, "guard", veto)
 
     def _brake(self, periods: int) -> None:
         self._reference.stop_from(self._limiter.brake(periods), self._grid.nominal_ns)
@@ -295,6 +300,7 @@ class Executor:
         self._covered_until_ns += by_ns
         self._counters.time_jumps += 1
         self._arbiter.forget_times()
+        self._watchdog.forget_sent()
         if self._state in OBEYING and not self._latched and not self._stopping:
             self._go(State.HOLDING, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; waiting for a new chunk")
 
@@ -315,15 +321,22 @@ class Executor:
         for side in heard:
             self._watchdog.note("joint_state", side, steady_ns)
         if joint_state is not None:
-            measured = self._measured(joint_state)
-            alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
-            if alarm:
-                self.fault(alarm.reason)
+            self._track(joint_state)
         alarm = self._watchdog.check(steady_ns)
         if alarm and alarm.response is Response.FAULT:
             self.fault(alarm.reason)
         elif alarm:
             self.hold(alarm.reason)
+
+    def _track(self, joint_state: JointState) -> None:
+        try:
+            measured = self._measured(joint_state)
+        except EmbodimentMismatch as error:
+            self.fault(str(error))
+            return
+        alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
+        if alarm:
+            self.fault(alarm.reason)
 
     def _account(self) -> None:
         self._command = self._make_command()

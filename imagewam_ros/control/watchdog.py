@@ -16,6 +16,9 @@ import numpy as np
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Floats
 
+OLDEST_MATCH_NS = 100_000_000
+"""A measurement from this long before all that is remembered is compared with nothing."""
+
 
 class Response(Enum):
     """What the executor does: nothing, brake softly and wait, or brake at once and latch."""
@@ -70,6 +73,10 @@ class Watchdog:
     def forget(self) -> None:
         """Start anew, when the executor is activated."""
         self._heard_ns.clear()
+        self.forget_sent()
+
+    def forget_sent(self) -> None:
+        """Stamps from before can't be compared with those to come."""
         self._sent.clear()
 
     def check(self, steady_ns: int) -> "Alarm | None":
@@ -93,7 +100,7 @@ class Watchdog:
         due_ns = stamp_ns - round(self._config.tracking_delay_s * 1e9)
         while len(self._sent) > 1 and self._sent[1][0] <= due_ns:
             self._sent.popleft()
-        if not limit or not self._sent:
+        if not limit or not self._sent or self._sent[0][0] - due_ns > OLDEST_MATCH_NS:
             return None
         error = np.where(self._watched, np.abs(measured - self._sent[0][1]), 0.0)
         worst = int(error.argmax())

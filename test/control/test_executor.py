@@ -38,6 +38,11 @@ def taken(player: Any) -> None:
     player.executor.take_over(("left",))
 
 
+def let_go(player: Any) -> None:
+    running(player)
+    player.executor.take_over(("left",), keep_policy=False)
+
+
 def on_hold(player: Any) -> None:
     running(player)
     player.executor.hold("lunch")
@@ -59,7 +64,8 @@ TABLE: list[tuple[Act, State, Act, State, str, str]] = [
     (running, State.RUNNING, lambda p: p.tick(1000), State.HOLDING, "time_jump", r"time jumped by \+5.00 s"),
     (running, State.RUNNING, lambda p: p.tick(-1000), State.HOLDING, "time_jump", "time jumped by -5.00 s"),
     (running, State.RUNNING, lambda p: p.executor.take_over(("left",)), State.TAKEOVER, "take_over", "the left arm"),
-    (taken, State.TAKEOVER, lambda p: p.executor.release(p.now_ns), State.HOLDING, "release", "handed back; waiting"),
+    (taken, State.TAKEOVER, lambda p: p.executor.release(p.now_ns), State.RUNNING, "release", "handed back; waiting"),
+    (let_go, State.TAKEOVER, lambda p: p.executor.release(p.now_ns), State.HOLDING, "release", "handed back; waiting"),
     (taken, State.TAKEOVER, lambda p: p.executor.hold("lunch"), State.HOLDING, "hold", "lunch"),
     (taken, State.TAKEOVER, lambda p: p.executor.fault("broken"), State.FAULTED, "fault", "broken"),
     (faulted, State.FAULTED, lambda p: p.executor.reset_fault(), State.HOLDING, "reset_fault", "fault reset; waiting"),

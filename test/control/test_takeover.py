@@ -78,7 +78,7 @@ def test_following_and_giving_back_are_without_a_step(moving: Any, middle: Any) 
         moving.run(0.02)
     before = moving.commands[-1]
     executor.release(moving.now_ns)
-    assert executor.state is State.HOLDING
+    assert executor.state is State.HOLDING, "the policy's rows for the right arm have ended long since"
     after = moving.tick().command
     assert np.abs(after.velocity - before.velocity).max() <= 0.005 * moving.robot.limits.acceleration.max()
     old = executor.accept(replace(policy(moving, middle), stamp_ns=moving.now_ns - 10_000_000), moving.now_ns)

@@ -10,6 +10,7 @@ from imagewam_ros.control import checker
 from imagewam_ros.control.executor import State
 from imagewam_ros.control.watchdog import WatchdogConfig
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.schema import JointState
 
 MOVE = np.where(np.arange(14) % 7 == 6, 0.0, 0.3)
 
@@ -91,6 +92,29 @@ def test_grippers_that_hold_something_are_not_tracking_errors(make_player: Any, 
     player.run(0.2)
     held = middle + np.where(player.robot.gripper_mask, 0.02, 0.0)
     assert player.tick(joint_state=player.measured(held)).state is State.HOLDING
+
+
+def test_joint_states_that_lose_a_joint_are_a_fault(moving: Any) -> None:
+    here = moving.measured(moving.commands[-1].position)
+    short = JointState(here.stamp_ns, here.joint_names[:-1], here.position[:-1], here.velocity[:-1])
+    step = moving.tick(joint_state=short)
+    assert (step.state, step.reason) == (State.FAULTED, "joint states lack right_gripper; is every driver running?")
+
+
+def test_not_a_number_is_a_fault(moving: Any) -> None:
+    step = moving.tick(joint_state=moving.measured(np.full(14, np.nan)))
+    assert step.state is State.FAULTED
+
+
+@pytest.mark.parametrize("periods", [1000, -1000])
+def test_a_jump_of_time_is_not_a_tracking_error(moving: Any, middle: Any, periods: int) -> None:
+    moving.tick(periods, moving.measured(moving.commands[-1].position))
+    for _ in range(6):
+        moving.executor.accept(moving.towards(middle - MOVE), moving.now_ns)
+        for _ in range(60):
+            step = moving.tick(joint_state=moving.measured(moving.commands[-1].position))
+    assert step.state is not State.FAULTED, step.reason
+    assert abs(moving.commands[-1].position[0] - 0.3) > 0.4
 
 
 def test_negative_limits_are_refused() -> None:
