@@ -6,9 +6,9 @@ Whether the task succeeded is for others to judge: success here means that nothi
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
 from imagewam_ros.action import RunPolicy
@@ -29,10 +29,11 @@ class RunPolicyServer:
 
     def __init__(self, node: ManagedNode, instruct: Callable[[str, int], int]) -> None:
         self._node, self._instruct = node, instruct
-        self._goal: ServerGoalHandle | None = None
+        self._goal: Any = None  # rclpy's goal handle is generic on newer distributions only
         self._reserved = False
         self._executor = ExecutorStatus()
-        self._began_ns, self._accepted_before, self._ended = 0, 0, Future()
+        self._began_ns, self._accepted_before = 0, 0
+        self._ended: Any = Future()
         self._server = ActionServer(
             node,
             RunPolicy,
@@ -67,7 +68,7 @@ class RunPolicyServer:
             return f"an instruction and a timeout_s of 0 to {LONGEST_S:g} are needed"
         return UNABLE.get(self._executor.state, "")
 
-    async def _execute(self, goal: ServerGoalHandle) -> RunPolicy.Result:
+    async def _execute(self, goal: Any) -> RunPolicy.Result:
         request = goal.request
         self._began_ns, self._accepted_before = self._now_ns, self._executor.accepted
         self._ended = Future()
