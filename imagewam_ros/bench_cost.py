@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`imagewam bench cost`: what one chunk costs at real sizes, counted on the meta device.
+
+Counted is our path per chunk: image encoding, the editing forward over valid tokens, ten steps
+of the action expert (Ovis-U1 also its condition encoder, which sees the image). The instruction
+is encoded once and not part of a chunk. FLOPs are 2 per multiply-add, by torch's counter;
+operations are non-view kernel calls before compilation; bytes are weights read plus the
+action loop's reads of cached keys and values, both in bfloat16.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3Model
+
+from imagewam_ros.core.contract import Denoising
+from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.model import factory, layouts
+from imagewam_ros.model.autoencoder import Flux2Codec, KlCodec, PackedKlCodec
+from imagewam_ros.model.flux2 import Flux2Config
+from imagewam_ros.model.omnigen2 import OmniGen2Config
+from imagewam_ros.model.ovis_condition import OvisCondition
+from imagewam_ros.model.ovis_u1 import OvisU1Config
+from imagewam_ros.model.ovis_vision import VisionConfig
+from imagewam_ros.model.protocol import Context
+
+TEXT_TOKENS, HORIZON = 24, 16
+"""Valid tokens of a prompt and rows of a chunk, as in the reference counts."""
+
+REFERENCE_TF = {
+    ("flux2-4b", "compact_288x256"): 9.96,
+    ("flux2-4b", "libero_224x448"): 10.77,
+    ("flux2-4b", "legacy_384x320"): 11.46,
+    ("flux2-9b", "compact_288x256"): 20.15,
+    ("flux2-9b", "libero_224x448"): 21.82,
+    ("omnigen2", "compact_288x256"): 2.70,
+    ("ovis_u1", "compact_288x256"): 2.87,
+}
+"""TFLOPs of the authors' evaluation path: FLUX.2 encodes a prompt padded to 512 tokens at every chunk."""
+
+PAPER = (
+    "The paper gives 63.65 TF (FastWAM-IDM, decodes video), 13.21 TF (FastWAM, one video step) and 9.72 TF (ImageWAM, "
+    "one target-image step), each with three action steps; it does not say whether text or image encoding is counted, "
+    "so those figures and these are not the same account."
+)
+
+
+class Phase(NamedTuple):
+    """One part of a chunk."""
+
+    name: str
+    flops: int
+    operations: int
+    weight_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class ChunkCost:
+    """A chunk of one model and layout."""
+
+    model: str
+    layout: str
+    tokens: int
+    parameters: int
+    cache_bytes: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of a chunk."""
+        return sum(phase.flops for phase in self.phases)
+
+    @property
+    def operations(self) -> int:
+        """Non-view kernel calls of a chunk."""
+        return sum(phase.operations for phase in self.phases)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and cached keys and values that a chunk reads."""
+        return sum(phase.weight_bytes + phase.cache_bytes for phase in self.phases)
+
+
+class Model(NamedTuple):
+    """Network, image codec, width of the text features, and Ovis-U1's condition encoder."""
+
+    network: Any
+    codec: Any
+    text_dim: int
+    condition: Any = None
+
+
+def chunk_cost(model: str, layout: str, steps: int = 10) -> ChunkCost:
+    """Count one chunk. Raises ConfigError for an unknown model or layout."""
+    if model not in MODELS:
+        raise ConfigError(unknown_name("model", model, MODELS))
+    if layout not in layouts.LAYOUTS:
+        raise ConfigError(unknown_name("layout", layout, layouts.LAYOUTS))
+    with torch.device("meta"), torch.no_grad():
+        built = MODELS[model]()
+        network = built.network.bfloat16()
+        height, width, _ = layouts.LAYOUTS[layout]
+        image = torch.zeros(1, 3, height, width, dtype=torch.bfloat16)
+        proprio = torch.zeros(1, network.config.proprio_dim, dtype=torch.bfloat16)
+        context = Context(torch.zeros(1, TEXT_TOKENS, built.text_dim, dtype=torch.bfloat16))
+        phases = []
+        if built.condition is not None:
+            ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long)
+            context, phase = counted("condition", [built.condition], lambda: _condition(built.condition, ids, image))
+            phases.append(phase)
+        plan = network.plan(Denoising(steps))
+        latents, phase = counted("image", [built.codec.autoencoder], lambda: built.codec.encode(image))
+        phases.append(phase)
+        modules = [network]
+        cache, phase = counted(
+            "editing forward", modules, lambda: network.prefill(latents, context, proprio, HORIZON, plan)
+        )
+        phases.append(phase)
+        noise = torch.zeros(1, HORIZON, network.config.action_dim)
+        _, phase = counted("action loop", modules, lambda: network.denoise(noise, cache, plan))
+        phases.append(phase._replace(cache_bytes=steps * cache.nbytes))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, tuple(phases))
+
+
+def counted(name: str, modules: list[nn.Module], work: Callable[[], Any]) -> tuple[Any, Phase]:
+    """Do the work and count it; weights are the parameters of `modules`."""
+    flops = FlopCounterMode(display=False)
+    with flops, _Calls({_storage(p) for module in modules for p in module.parameters()}) as calls:
+        result = work()
+    return result, Phase(name, flops.get_total_flops(), calls.operations, calls.weight_bytes, 0)
+
+
+class _Calls(TorchDispatchMode):
+    """Counts non-view kernel calls and the bytes of weights that they read."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights, self.operations, self.weight_bytes = weights, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.operations += 1
+            tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+            self.weight_bytes += sum(t.nbytes for t in tensors if _storage(t) in self.weights)
+        return func(*args, **(kwargs or {}))
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _condition(model: OvisCondition, ids: Tensor, image: Tensor) -> Context:
+    """The condition encoder's work on shapes alone: the image's place does not matter, nor does what a mask holds."""
+    visual = model.visual_tokenizer(image) @ model.vte.weight
+    embeds = torch.cat([model.llm.embed_tokens(ids), visual], 1)
+    places = torch.arange(embeds.shape[1])[None]
+    causal = {"full_attention": None}  # ready-made, so that nobody reads values to find out
+    states = model.llm(inputs_embeds=embeds, attention_mask=causal, position_ids=places, use_cache=False)
+    return Context(torch.cat([states.last_hidden_state] * 2, -1))
+
+
+def _flux2(config: Flux2Config) -> Model:
+    autoencoder: Any = AutoencoderKLFlux2()
+    return Model(_network("flux2", config), Flux2Codec(autoencoder.bfloat16()), config.text_dim)
+
+
+def _omnigen2() -> Model:
+    config = OmniGen2Config()
+    return Model(_network("omnigen2", config), KlCodec(_kl(16)), config.text_dim)
+
+
+def _ovis_u1() -> Model:
+    config = OvisU1Config()
+    llm = Qwen3Config(
+        hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8,
+        head_dim=128, vocab_size=151936,
+    )  # fmt: skip
+    condition = OvisCondition(VisionConfig(), Qwen3Model(llm)).bfloat16()
+    return Model(_network("ovis_u1", config), PackedKlCodec(_kl(4)), config.text_dim, condition)
+
+
+def _kl(channels: int) -> Any:
+    autoencoder: Any = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=channels,
+    )  # fmt: skip
+    return autoencoder.bfloat16()
+
+
+def _network(variant: str, config: Any) -> Any:
+    return factory.build_network(factory.ModelSpec(variant, config, None), "meta").eval()
+
+
+KLEIN_9B = Flux2Config(hidden=4096, heads=32, double=8, single=24, text_dim=12288)
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "flux2-4b": lambda: _flux2(Flux2Config()),
+    "flux2-9b": lambda: _flux2(KLEIN_9B),
+    "omnigen2": _omnigen2,
+    "ovis_u1": _ovis_u1,
+}
+"""Released backbones by name."""
+
+
+def table(costs: list[ChunkCost]) -> str:
+    """Return the counts for a person."""
+    columns = f"{'TFLOP':>7} {'authors':>8} {'GB read':>8} {'cache MB':>9} {'calls':>7}"
+    lines = [f"{'model':10} {'layout':16} {'prefix':>6} {columns}"]
+    for cost in costs:
+        reference = REFERENCE_TF.get((cost.model, cost.layout))
+        theirs = f"{reference:8.2f}" if reference else "        "
+        lines.append(
+            f"{cost.model:10} {cost.layout:16} {cost.tokens:6d} {cost.flops / 1e12:7.2f} {theirs} "
+            f"{cost.nbytes / 1e9:8.1f} {cost.cache_bytes / 1e6:9.0f} {cost.operations:7d}"
+        )
+        lines += [
+            f"    {phase.name:16} {phase.flops / 1e12:7.3f} TF {phase.operations:6d} calls" for phase in cost.phases
+        ]
+    return "\n".join([*lines, PAPER])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--model", nargs="+", default=list(MODELS), help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--layout", nargs="+", default=["compact_288x256"], help=f"of {', '.join(layouts.LAYOUTS)}")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    costs = [chunk_cost(model, layout) for model in args.model for layout in args.layout]
+    if args.json:
+        rows = [
+            {**asdict(cost), "phases": [p._asdict() for p in cost.phases], "flops": cost.flops, "bytes": cost.nbytes}
+            for cost in costs
+        ]
+        print(json.dumps({"chunks": rows, "text_tokens": TEXT_TOKENS, "horizon": HORIZON, "steps": 10}))
+    else:
+        print(table(costs))
+    return 0
