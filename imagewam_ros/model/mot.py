@@ -135,11 +135,37 @@ class KeyValueCache:
         self.keys[layer, :, :, : self.prefix_length] = key
         self.values[layer, :, :, : self.prefix_length] = value
 
+    def captured(self) -> "CapturedMemory":
+        """Return this cache with the weights of what attends to it kept."""
+        return CapturedMemory(self)
+
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """Attention (B, T, H*d) of the action tokens over the buffer."""
         self.keys[layer, :, :, self.prefix_length :] = heads.key
         self.values[layer, :, :, self.prefix_length :] = heads.value
         return attend(heads.query, self.keys[layer], self.values[layer], self.mask)
+
+
+class CapturedMemory:
+    """A cache that keeps the weights of what attends to it, for pictures; slower."""
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        self.cache = cache
+        self.layers: dict[int, Tensor] = {}
+
+    def store(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Pass on."""
+        self.cache.store(layer, key, value)
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """Attend as the cache does, then write the softmax out."""
+        result = self.cache.attend(layer, heads)
+        keys = self.cache.keys[layer].repeat_interleave(heads.query.shape[1] // self.cache.keys.shape[2], 1)
+        scores = heads.query.float() @ keys.float().transpose(-1, -2) / heads.query.shape[-1] ** 0.5
+        if self.cache.mask is not None:
+            scores = scores.masked_fill(~self.cache.mask, float("-inf"))
+        self.layers[layer] = scores.softmax(-1)
+        return result
 
 
 def joined(groups: Iterable[Heads]) -> Heads:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagewam_ros.model.expert_init import Inheritance
 from imagewam_ros.model.layers import Rotation, grid_ids, latents_of, rotation, tokens_of
-from imagewam_ros.model.mot import JointMemory, KeyValueCache, attend, joined, prefix_mask
+from imagewam_ros.model.mot import CapturedMemory, JointMemory, KeyValueCache, attend, joined, prefix_mask
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.ovis_u1 import OvisDoubleBlock, OvisModulation, OvisSingleBlock, OvisTransformer, OvisU1Config
 from imagewam_ros.model.ovis_u1_expert import OvisActionExpert, OvisMemory, run_image_stream
@@ -33,11 +33,11 @@ class OvisPrefix(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OvisJointMemory:
-    """Keys and values with gradients."""
+class OvisMemories:
+    """Keys and values of both attentions, with gradients or captured."""
 
-    joint: JointMemory
-    image: JointMemory
+    joint: JointMemory | CapturedMemory
+    image: JointMemory | KeyValueCache
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class OvisCache:
     def nbytes(self) -> int:
         """Bytes of keys and values."""
         return self.joint.nbytes + self.image.nbytes
+
+    def captured(self) -> OvisMemories:
+        """Keep the weights of the joint attention, which text and image take part in."""
+        return OvisMemories(self.joint.captured(), self.image)
 
 
 class OvisU1Network(ImageWamNetwork):
@@ -107,7 +111,7 @@ class OvisU1Network(ImageWamNetwork):
         if not batch.prefix_at_zero:
             assert batch.target_timestep is not None and len(batch.target_timestep) == len(batch.reference)
             timestep = batch.target_timestep
-        memory = OvisJointMemory(JointMemory(prefix.mask), JointMemory())
+        memory = OvisMemories(JointMemory(prefix.mask), JointMemory())
         self.run_prefix(prefix, self._modulation(timestep, prefix), memory)
         video = None
         if batch.target is not None:

@@ -56,6 +56,9 @@ class PrefixCache(Protocol):
     def nbytes(self) -> int:
         """Bytes of keys and values, action tail included."""
 
+    def captured(self) -> Any:
+        """Return the same cache with the attention weights kept (`capture`)."""
+
 
 @dataclass(frozen=True)
 class JointBatch:
