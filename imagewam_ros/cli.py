@@ -66,6 +66,11 @@ COMMANDS = {
         "look a cell over before it moves: names, limits, streams, clocks, machine",
         "imagewam doctor --robot sim_cell --policy tiny",
     ),
+    "import": Command(
+        "imagewam_ros.importer",
+        "turn an official ImageWAM checkpoint into a checkpoint directory",
+        "imagewam import weights/robotwin runs/robotwin --layout compact_288x256 --period-ms 50 --first-row-offset 1",
+    ),
     "parity": Command(
         "imagewam_ros.model.parity",
         "compare this installation's network with reference data",
