@@ -50,6 +50,7 @@ class Flux2Network(ImageWamNetwork):
 
     def __init__(self, config: Flux2Config) -> None:
         super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config)
+        self._kept_tables: tuple[object, tuple[Rotation, Rotation]] | None = None
 
     def prefill(
         self,
@@ -140,13 +141,10 @@ class Flux2Network(ImageWamNetwork):
 
     def _embed(self, latents: Tensor, context: Context, proprio: Tensor) -> Prefix:
         text, mask = self.pack(context, self.proprio_encoder(proprio))
-        ids = torch.zeros(text.shape[1], 4, device=latents.device)
-        ids[:, 3] = torch.arange(text.shape[1])
         image = self.video.img_in(tokens_of(latents))
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(image.shape[:2])], 1)
-        grid = self.image_ids(latents.shape[2], latents.shape[3], self.reference_time, latents.device)
-        return Prefix(self.video.txt_in(text), image, self._table(ids), self._table(grid), mask)
+        return Prefix(self.video.txt_in(text), image, *self._prefix_tables(text.shape[1], latents), mask)
 
     def _run_prefix(self, prefix: Prefix, modulation: Flux2Modulation, memory: Memory) -> None:
         """Run all layers over the prefix alone; the last owes only its keys and values."""
@@ -186,6 +184,18 @@ class Flux2Network(ImageWamNetwork):
             x = stream.merge(x, memory.attend(layer, heads), shared, extra)  # type: ignore[arg-type]
         head = self.video.final_layer
         return latents_of(head(x, head.modulation(vector)), noised.shape[2], noised.shape[3])
+
+    def _prefix_tables(self, length: int, latents: Tensor) -> tuple[Rotation, Rotation]:
+        """Rotary tables of text and image, kept for the next observation of the same shape."""
+        rows, columns = latents.shape[2:]
+        key = (length, rows, columns, latents.device)
+        if self._kept_tables is None or self._kept_tables[0] != key:
+            with torch.inference_mode(False):  # training may need them next
+                ids = torch.zeros(length, 4, device=latents.device)
+                ids[:, 3] = torch.arange(length)
+                grid = self.image_ids(rows, columns, self.reference_time, latents.device)
+                self._kept_tables = key, (self._table(ids), self._table(grid))
+        return self._kept_tables[1]
 
     def _table(self, ids: Tensor) -> Rotation:
         return rotation(ids, self.config.axes, self.config.theta, getattr(torch, self.config.rope_dtype))

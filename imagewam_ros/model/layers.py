@@ -58,10 +58,9 @@ def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype 
 
 
 def rotate(x: Tensor, table: Rotation) -> Tensor:
-    """Rotate adjacent pairs of x (..., n, d) in float32; returns x's dtype."""
-    wide = x.float()
-    swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(wide * table.cos, swapped, table.sin).to(x.dtype)
+    """Rotate adjacent pairs of x (..., n, d), in float32 because the table is; returns x's dtype."""
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * table.cos, swapped, table.sin).to(x.dtype)
 
 
 def grid_ids(rows: int, columns: int, time: int, axes: int, device: torch.device | str = "cpu") -> Tensor:
@@ -74,7 +73,9 @@ def grid_ids(rows: int, columns: int, time: int, axes: int, device: torch.device
 
 
 def modulate(x: Tensor, modulation: Modulation) -> Tensor:
-    """scale * LayerNorm(x) + shift, without learned affine, eps 1e-6."""
+    """scale * LayerNorm(x) + shift, without learned affine, eps 1e-6; one operation where all tokens share it."""
+    if modulation.scale.shape[:-1] == (1, 1):
+        return F.layer_norm(x, x.shape[-1:], modulation.scale.flatten(), modulation.shift.flatten(), eps=1e-6)
     return torch.addcmul(modulation.shift, layer_norm(x), modulation.scale)
 
 
