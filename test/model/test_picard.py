@@ -86,7 +86,7 @@ def test_estimate_covers_the_error(small_model):
     sweeps = plan_sweeps(network, plan, HORIZON, 4)
     for seed in range(5):
         noise = action_noise(seed, HORIZON, 14)
-        outcome = denoise_parallel(network, noise, cache, plan, sweeps, 1.0)
+        outcome = denoise_parallel(network, noise, cache, plan, sweeps, float("inf"))
         error = float((outcome.actions - network.denoise(noise, cache, plan)).abs().max())
         assert not outcome.sequential and error <= outcome.estimate + 2e-5
 
