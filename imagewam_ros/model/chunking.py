@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real-time chunking: a chunk that agrees with the rows of the running one that will be executed meanwhile.
+
+While a chunk is inferred the robot executes the first rows of its time from the chunk before. Those
+committed rows condition the denoising:
+
+    row      0 ...... committed ........ overlap ........ horizon
+    weight   1 1 1 1 1 | falls smoothly to 0 | 0 0 0 0 0 0
+
+`frozen` sets the committed rows to their noised values before each step and leaves the rest to the
+network; it costs nothing. `guided` pulls all weighted rows with the gradient of the predicted
+actions; it goes through the expert only, because the cache is fixed. Source: Black et al. 2025,
+"Real-Time Execution of Action Chunking Flow Policies", with time reversed: here s runs from 1
+(noise) to 0 (actions).
+"""
+
+import math
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.model.flow import TIMESTEPS
+from imagewam_ros.model.layers import Heads
+from imagewam_ros.model.mot import KeyValueCache, attend
+from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.protocol import Plan
+
+BETA = 5.0
+"""Largest weight of the guidance (Source: Black et al. 2025, section 4)."""
+
+
+class Committed(NamedTuple):
+    """What is known of a chunk: normalised actions (T, D), anything where weight (T,) is 0; `rows` are fixed."""
+
+    actions: Tensor
+    weight: Tensor
+    rows: int
+
+
+class DelayForecast:
+    """A quantile of the newest measured delays, in ns; the first `warm_up` are left out."""
+
+    def __init__(self, quantile: float = 0.95, window: int = 50, warm_up: int = 2) -> None:
+        if not 0 < quantile <= 1 or window < 1 or warm_up < 0:
+            raise ConfigError(f"quantile must be in (0, 1] and window positive, found {quantile} and {window}")
+        self.quantile, self._skip = quantile, warm_up
+        self._delays: deque[int] = deque(maxlen=window)
+
+    def record(self, delay_ns: int) -> None:
+        """Add the time from an observation to its chunk."""
+        if self._skip > 0:
+            self._skip -= 1
+        else:
+            self._delays.append(delay_ns)
+
+    @property
+    def forecast_ns(self) -> int:
+        """The smallest measured delay that the stated part of them does not exceed; 0 before any."""
+        ordered = sorted(self._delays)
+        return ordered[math.ceil(self.quantile * len(ordered)) - 1] if ordered else 0
+
+
+def soft_weights(horizon: int, committed: int, overlap: int) -> Tensor:
+    """Weights (horizon,): 1 for committed rows, falling to 0 at row `overlap`, where the running chunk ends."""
+    row = torch.arange(horizon, dtype=torch.float32)
+    c = ((overlap - row) / (overlap - committed + 1)).clamp(0, 1)
+    falling = c * (c.exp() - 1) / (math.e - 1)
+    return torch.where(row < committed, 1.0, torch.where(row < overlap, falling, 0.0))
+
+
+@torch.no_grad()
+def denoise_frozen(network: ImageWamNetwork, noise: Tensor, cache: Any, plan: Plan, committed: Committed) -> Tensor:
+    """Actions (B, T, D) whose committed rows are given."""
+    table = network.action_table(noise.shape[1], noise.device)
+    dtype = network.proprio_encoder.weight.dtype
+    rows, noise = committed.rows, noise.float()
+    known = network.with_padding(committed.actions[:rows].to(noise))
+    actions = noise
+    for modulation, timestep, delta in zip(plan.action, plan.timesteps, plan.deltas, strict=True):
+        fixed = torch.lerp(known.expand_as(noise[:, :rows]), noise[:, :rows], timestep / TIMESTEPS)
+        actions = torch.cat([fixed, actions[:, rows:]], 1)
+        velocity = network.action(actions.to(dtype), modulation, cache, table)
+        actions = torch.addcmul(actions, velocity.float(), delta)
+    return network.without_padding(torch.cat([known.expand_as(noise[:, :rows]), actions[:, rows:]], 1))
+
+
+def denoise_guided(
+    network: ImageWamNetwork, noise: Tensor, cache: Any, plan: Plan, committed: Committed, beta: float = BETA
+) -> Tensor:
+    """Actions (1, T, D) pulled towards the committed ones by their weights.
+
+    The plan must not have been made in inference mode, because gradients pass through it.
+    """
+    dtype = network.proprio_encoder.weight.dtype
+    memory = _differentiable(cache)
+    weight, known = committed.weight.to(noise)[:, None], network.with_padding(committed.actions.to(noise))
+    actions = noise.float()
+    with torch.inference_mode(False), torch.enable_grad():
+        table = network.action_table(noise.shape[1], noise.device)
+        for modulation, timestep, delta in zip(plan.action, plan.timesteps, plan.deltas, strict=True):
+            start = actions.detach().clone().requires_grad_()
+            s = timestep / TIMESTEPS
+            velocity = network.action(start.to(dtype), modulation, memory, table).float()
+            predicted = start - s * velocity
+            wrong = (known - predicted.detach()) * weight
+            (pull,) = torch.autograd.grad(predicted, start, wrong)
+            strength = (((1 - s) ** 2 + s**2) / (s * (1 - s))).clamp(max=beta)
+            actions = torch.addcmul(start.detach(), velocity.detach() - strength * pull, delta)
+    return network.without_padding(actions.detach())
+
+
+class _Differentiable:
+    """A cache that attention reads without writing to it, so that gradients pass."""
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        length = cache.prefix_length
+        self._keys, self._values = cache.keys[:, :, :, :length], cache.values[:, :, :, :length]
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """Attention (B, T, H*d) over prefix and own tokens."""
+        key = torch.cat([self._keys[layer], heads.key], 2)
+        return attend(heads.query, key, torch.cat([self._values[layer], heads.value], 2))
+
+
+def _differentiable(cache: Any) -> Any:
+    if isinstance(cache, KeyValueCache):
+        return _Differentiable(cache)
+    raise ConfigError(f"guided chunking is not there for {type(cache).__name__}; use frozen")
