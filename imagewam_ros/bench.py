@@ -5,6 +5,8 @@ import argparse
 import importlib
 
 BENCHES = {
+    "cost": ("imagewam_ros.bench_cost", "count FLOPs, bytes and kernel calls of a chunk at real sizes, without weights"),
+    "step": ("imagewam_ros.bench_step", "time one policy step beside the authors' schedule on the same weights"),
     "executor": ("imagewam_ros.bench_executor", "abuse a robot's executor at random; judge its limits and its tracking"),
     "recorder": ("imagewam_ros.bench_recorder", "publish a cell's cameras and joints and count what is recorded"),
 }
