@@ -9,11 +9,12 @@ ifneq ($(AMENT_PREFIX_PATH),)
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 endif
 
-.PHONY: demo test lint setup clean clean-venv help
+.PHONY: demo test soak lint setup clean clean-venv help
 
 help:
 	@echo "make demo    five episodes in the simulated cell, with a video"
 	@echo "make test    all tests that this machine can run"
+	@echo "make soak    tests that take minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   only the set-up that the others share"
 	@echo "make clean   remove what was built; clean-venv removes the environment too"
@@ -28,8 +29,11 @@ demo: setup
 # graphs need the cores for themselves. Tests marked gpu skip themselves without one.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ros and not slow and not hardware" $(ARGS)
-	$(BIN)/python -m pytest -m "(ros or slow) and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ros and not slow and not soak and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "(ros or slow) and not soak and not hardware" $(ARGS)
+
+soak: setup
+	$(BIN)/python -m pytest -m "soak and not hardware" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

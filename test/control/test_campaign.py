@@ -34,7 +34,7 @@ def test_a_campaign_of_a_hundred_thousand_ticks_keeps_every_limit(robot: Embodim
     assert {"nan", "joints", "shape", "stale", "future", "order", "state", "bounds"} <= set(tally.refused)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_million_ticks_keep_every_limit(robot: Embodiment) -> None:
     passes(campaign.run(robot, 1_000_000, seed=1))
 
