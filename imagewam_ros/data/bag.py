@@ -13,16 +13,14 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import yaml
-from mcap.writer import CompressionType, Writer
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import dump_qos_v9
 
 from imagewam_ros.core.errors import EpisodeError, unknown_name
 from imagewam_ros.data.bag_types import definition
+from imagewam_ros.data.mcap_file import COMPRESSORS, McapFile
 
 METADATA = "metadata.yaml"
-COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
-CHUNK_BYTES = 4 * 2**20
 RESERVE, RESERVE_BYTES = ".reserve", 2**18
 """A file that is given up at the end, so that a full disk has room for index and metadata."""
 
@@ -62,8 +60,8 @@ class BagWriter:
 
         Raises EpisodeError when the folder exists, cannot be made or the compression is unknown.
         """
-        if compression not in COMPRESSIONS:
-            raise EpisodeError(unknown_name("compression", compression, COMPRESSIONS))
+        if compression not in COMPRESSORS:
+            raise EpisodeError(unknown_name("compression", compression, COMPRESSORS))
         try:
             directory.mkdir(parents=True)
             (directory / RESERVE).write_bytes(bytes(RESERVE_BYTES))
@@ -74,13 +72,10 @@ class BagWriter:
         except OSError as error:
             raise EpisodeError(f"cannot record to {directory}: {error}; choose another folder") from error
         self.directory = directory
-        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=COMPRESSIONS[compression])
-        self._writer.start(profile="ros2", library="imagewam_ros")
-        self._writer.add_metadata(PROVENANCE_RECORD, dict(custom))
+        self._writer = McapFile(self._file, compression, {PROVENANCE_RECORD: custom})
         self._writer.flush()
         self._schemas: dict[str, int] = {}
         self._topics: dict[int, Topic] = {}
-        self._counts: dict[int, int] = {}
         self._start_ns, self._end_ns = 0, 0
         self.messages, self.bytes = 0, 0
         self.aborted = False
@@ -89,21 +84,20 @@ class BagWriter:
         """Add a topic and return its channel. Raises EpisodeError for a type without a definition."""
         text, type_hash = definition(topic.msgtype)
         if topic.msgtype not in self._schemas:
-            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
+            self._schemas[topic.msgtype] = self._writer.schema(topic.msgtype, text)
         about = {
             "offered_qos_profiles": yaml.safe_dump(_qos(topic)).strip() if topic.qos else "",
             "topic_type_hash": type_hash,
         }
-        channel = self._writer.register_channel(topic.name, "cdr", self._schemas[topic.msgtype], about)
-        self._topics[channel], self._counts[channel] = topic, 0
-        return int(channel)
+        channel = self._writer.channel(topic.name, self._schemas[topic.msgtype], about)
+        self._topics[channel] = topic
+        return channel
 
     def write(self, channel: int, log_ns: int, data: bytes, publish_ns: int = 0) -> None:
         """Write one serialised message, received at `log_ns`. Raises OSError as the disk does."""
-        self._writer.add_message(channel, log_ns, data, publish_ns or log_ns)
+        self._writer.message(channel, log_ns, publish_ns or log_ns, data)
         self._start_ns = min(self._start_ns or log_ns, log_ns)
         self._end_ns = max(self._end_ns, log_ns)
-        self._counts[channel] += 1
         self.messages += 1
         self.bytes += len(data)
 
@@ -118,7 +112,7 @@ class BagWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        counts = [TopicCount(topic, self._counts[channel]) for channel, topic in self._topics.items()]
+        counts = [TopicCount(topic, self._writer.counts[channel]) for channel, topic in self._topics.items()]
         write_metadata(self.directory, BagSummary(self.path.name, self._start_ns, self._end_ns, counts), custom)
 
     def abort(self) -> None:

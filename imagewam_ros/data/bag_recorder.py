@@ -18,9 +18,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from imagewam_ros.core.errors import ConfigError, EpisodeError, unknown_name
-from imagewam_ros.data.bag import COMPRESSIONS, BagWriter, Topic
+from imagewam_ros.data.bag import BagWriter, Topic
 from imagewam_ros.data.bag_counts import COUNTS_KEY, Counts
 from imagewam_ros.data.bag_images import COMPRESSED, FORMATS, RAW, compress
+from imagewam_ros.data.mcap_file import COMPRESSORS
 from imagewam_ros.data.recover import recover
 
 
@@ -43,7 +44,7 @@ class RecordingConfig:
 
     def __post_init__(self) -> None:
         for field, value, known in (
-            ("compression", self.compression, COMPRESSIONS),
+            ("compression", self.compression, COMPRESSORS),
             ("image_format", self.image_format, FORMATS),
         ):
             if value not in known:

@@ -13,20 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mcap.data_stream import RecordBuilder
 from mcap.exceptions import McapError
 from mcap.records import (
     Channel,
     Chunk,
     ChunkIndex,
     DataEnd,
-    Footer,
     McapRecord,
     Message,
     MessageIndex,
     Metadata,
     Schema,
-    Statistics,
 )
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from rosbags.rosbag2.metadata import parse_qos
@@ -34,8 +31,9 @@ from zstandard import ZstdError
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import METADATA, PROVENANCE_RECORD, RESERVE, BagSummary, Topic, TopicCount, write_metadata
+from imagewam_ros.data.mcap_file import MAGIC, index_records, tail
+from imagewam_ros.data.mcap_file import record as as_bytes
 
-MAGIC = b"\x89MCAP0\r\n"
 TORN = (McapError, CRCValidationError, struct.error, zlib.error, ZstdError, RuntimeError, ValueError)
 """What reading a record raises that was not written to its end (lz4 raises RuntimeError)."""
 
@@ -138,7 +136,7 @@ def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recover
             raise EpisodeError(f"{files[0]} holds no complete block of {size} bytes; remove {directory}")
         file.seek(scan.end)
         file.truncate()
-        file.write(_summary(scan))
+        file.write(_tail(scan))
     summary = BagSummary(
         file=files[0].name,
         start_ns=min(block.chunk.message_start_time for block in scan.blocks),
@@ -173,40 +171,14 @@ def _scan(file: BinaryIO, size: int) -> _Scan:
         start = file.tell()
 
 
-def _summary(scan: _Scan) -> bytes:
-    """Everything behind the last block: its message index, end of data, summary, footer."""
-    builder, last = RecordBuilder(), scan.blocks[-1]
-    last.index_offsets.clear()
-    for channel, index in last.indices.items():
-        last.index_offsets[channel] = scan.end + builder.count
-        index.write(builder)
-    last.index_bytes = builder.count
-    DataEnd(data_section_crc=0).write(builder)
-    summary_start = scan.end + builder.count
-    records = [
-        *scan.schemas.values(),
-        *scan.channels.values(),
-        _statistics(scan),
-        *(block.record() for block in scan.blocks),
-    ]
-    for record in records:
-        record.write(builder)
-    Footer(summary_start=summary_start, summary_offset_start=0, summary_crc=0).write(builder)
-    return bytes(builder.end()) + MAGIC
-
-
-def _statistics(scan: _Scan) -> Statistics:
-    return Statistics(
-        attachment_count=0,
-        channel_count=len(scan.channels),
-        channel_message_counts=dict(scan.counts),
-        chunk_count=len(scan.blocks),
-        message_count=sum(scan.counts.values()),
-        message_end_time=max(block.chunk.message_end_time for block in scan.blocks),
-        message_start_time=min(block.chunk.message_start_time for block in scan.blocks),
-        metadata_count=1 if scan.metadata else 0,
-        schema_count=len(scan.schemas),
-    )
+def _tail(scan: _Scan) -> bytes:
+    """Everything behind the last block: its message index, which may have been cut off, and the summary."""
+    last = scan.blocks[-1]
+    index, last.index_offsets = index_records(last.indices, scan.end)
+    last.index_bytes = len(index)
+    chunks = [block.record() for block in scan.blocks]
+    behind = scan.end + len(index)
+    return index + tail(behind, scan.schemas, scan.channels, chunks, scan.counts, 1 if scan.metadata else 0)
 
 
 def _topic(scan: _Scan, channel: Channel) -> Topic:
@@ -218,6 +190,4 @@ def _length(record: McapRecord) -> int:
     """Bytes of a record inside a block."""
     if isinstance(record, Message):
         return 9 + 22 + len(record.data)
-    builder = RecordBuilder()
-    record.write(builder)
-    return builder.count
+    return len(as_bytes(record))
