@@ -17,6 +17,9 @@ DEPTH_LARGE, DEPTH_SMALL = 30, 1000
 """Queue per subscription: a second of images, some seconds of everything else."""
 
 LARGE = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
+AT_ONCE = 50
+"""Messages of one topic that are taken in a row before the others get their turn."""
+
 UNKNOWN_SEQUENCE = 2**64 - 1
 """What the middleware says where it does not count."""
 
@@ -63,12 +66,22 @@ class RawTopics:
         kind, profile = message_class(msgtype), adapted(profiles, msgtype)
         counted, latched = len(endpoints) == 1, profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
 
-        def call(data: bytes, information: Any) -> None:
+        def take(data: bytes, information: Any) -> None:
             sequence = information.get("publication_sequence_number") if counted else 0
             known = sequence if sequence and sequence != UNKNOWN_SEQUENCE else 0
             if latched:
                 self.latched[name] = (data, information["source_timestamp"])
             self._arrived(name, data, information["source_timestamp"], known)
+
+        def call(data: bytes, information: Any) -> None:
+            take(data, information)
+            # The executor gives one message per round; a backlog is faster taken at once.
+            handle = self._subscriptions[name].handle
+            with handle:
+                for _ in range(AT_ONCE):
+                    if (more := handle.take_message(kind, True)) is None:
+                        return
+                    take(*more)
 
         self._subscriptions[name] = self._node.create_subscription(kind, name, call, profile, raw=True)
         self.topics[name] = Topic(name, msgtype, tuple(offered(profile) for profile in profiles))
