@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model import flow
+from imagewam_ros.model.expert_init import Inheritance
 from imagewam_ros.model.layers import Rotation
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
@@ -75,6 +76,10 @@ class ImageWamNetwork(nn.Module, ABC):
     @abstractmethod
     def action_table(self, horizon: int, device: torch.device) -> Rotation:
         """Rotary table of the action tokens."""
+
+    @abstractmethod
+    def inheritance(self) -> Inheritance:
+        """How the expert starts from the backbone."""
 
     @abstractmethod
     def prefix_modulation(self, timestep: Tensor) -> Any:
