@@ -5,10 +5,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from imagewam_ros.demo_record import Chunks, EpisodeRecord, Measured, Sent
 
 PERIOD_NS = 5_000_000
+
+# The same examples on every machine and day, without a limit of time per example, which a busy machine would miss.
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
