@@ -39,7 +39,7 @@ def test_scale_multiplies_the_time():
     assert torch.allclose(near, layers.time_embedding(torch.tensor([0.0005]), scale=1000.0), atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
 def test_rotated_products_depend_on_the_distance_alone(a, b, shift):
     """The property that makes it a relative position: <R(a) q, R(b) k> = <R(a + c) q, R(b + c) k>."""

@@ -12,7 +12,7 @@ from imagewam_ros.model.network import pack_proprio
 from imagewam_ros.model.protocol import Context
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
 def test_token_follows_the_last_valid_one(lengths):
     """Against a loop over samples that builds the row by hand."""
