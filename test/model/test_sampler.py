@@ -14,6 +14,7 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.flow import action_noise
+from imagewam_ros.model.protocol import Context
 from imagewam_ros.model.sampler import SEED_STRIDE, Sampler, SamplerConfig, steps_within
 
 
@@ -25,11 +26,12 @@ def network():
 @pytest.fixture(scope="module")
 def prefix(network):
     batch = small_networks.batch(network, samples=1)
+    context = Context(batch.context.tokens)
 
     def fill(room=lambda cache: cache):
         with torch.no_grad():
-            cache = room(network.prefill(batch.reference, batch.context, batch.proprio, HORIZON))
-            return network.prefill(batch.reference, batch.context, batch.proprio, HORIZON, cache=cache)
+            cache = room(network.prefill(batch.reference, context, batch.proprio, HORIZON))
+            return network.prefill(batch.reference, context, batch.proprio, HORIZON, cache=cache)
 
     return fill
 
