@@ -14,7 +14,7 @@ from imagewam_ros.model.protocol import Context, JointBatch
 STEPS, SHIFTS = st.integers(1, 40), st.floats(0.2, 12.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(STEPS, SHIFTS)
 def test_schedule_goes_from_noise_to_data_without_a_gap(steps, shift):
     found = flow.schedule(steps, shift)
@@ -25,7 +25,7 @@ def test_schedule_goes_from_noise_to_data_without_a_gap(steps, shift):
     assert ends[-1] == pytest.approx(0.0, abs=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0, 1), SHIFTS)
 def test_shift_keeps_the_ends_and_its_inverse_undoes_it(u, shift):
     value = flow.shifted(torch.tensor(u, dtype=torch.float64), shift)
@@ -35,13 +35,13 @@ def test_shift_keeps_the_ends_and_its_inverse_undoes_it(u, shift):
     assert ends.tolist() == pytest.approx([0, 1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, 1), st.floats(1, 12))
 def test_a_shift_above_one_leans_to_noise(u, shift):
     assert flow.shifted(torch.tensor(u, dtype=torch.float64), shift) >= u - 1e-12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0, 1000), st.integers(0, 100))
 def test_noising_is_linear_and_its_slope_is_the_velocity(timestep, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -126,7 +126,7 @@ def losses_by_hand(batch, predicted):
     return total / len(batch.action_noise)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.booleans(), st.booleans(), st.integers(1, 3))
 def test_action_loss_equals_the_loop(seed, pad_steps, pad_dims, draws):
     generator = torch.Generator().manual_seed(seed)
