@@ -8,9 +8,10 @@ starts anything, and nothing is imported from ROS.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
-from imagewam_ros.core.errors import ConfigError, unknown_name
+from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
 from imagewam_ros.core.paths import ros_prefixes
 
 Value = str | int | float | bool
@@ -39,16 +40,33 @@ class Argument:
             raise ConfigError(f"{self.name} must be a {type(self.default).__name__}, found {text!r}") from None
 
 
+TELEOP = ("none", "leader", "gamepad", "spacemouse", "keyboard")
+
 ARGUMENTS = (
     Argument("robot", "sim_cell", "robot: a name in config/robots, or the path of a YAML file"),
     Argument("policy", "tiny", "checkpoint: a name in models, or the path of a directory"),
     Argument("instruction", "", "what to do, in plain words; empty waits for policy/set_instruction"),
     Argument("device", "auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
-    Argument("sim", "mujoco", "what stands for the robot; none waits for the robot's own drivers", ("mujoco", "none")),
+    Argument(
+        "sim",
+        "mujoco",
+        "what stands for the robot; none waits for its own drivers, mock (ros2_control) and gazebo start under "
+        "ros2 launch alone, isaac waits for isaac/run_cell.py; give use_sim_time:=true with gazebo and isaac",
+        ("mujoco", "none", "mock", "gazebo", "isaac"),
+    ),
     Argument("task", "tray_lift", "task of the simulated cell"),
     Argument("seed", 0, "seed of the first simulated scene"),
     Argument("speed", 1.0, "simulated seconds per second"),
     Argument("shadow", False, "the policy moves nothing and is compared with whoever else moves the arms"),
+    Argument("cameras", "none", "who publishes the images: none waits for the drivers", ("none", "realsense", "usb")),
+    Argument("head_device", "", "head camera: serial number of a RealSense, or path of a USB camera"),
+    Argument("left_wrist_device", "", "the same of the left wrist camera"),
+    Argument("right_wrist_device", "", "the same of the right wrist camera"),
+    Argument("record", False, "offer the services that record episodes"),
+    Argument("teleop", "none", "what a human moves the arms with", TELEOP),
+    Argument("takeover", False, "a human's chunks are an intervention in the policy's run"),
+    Argument("terminal", "/dev/tty", "terminal that teleop:=keyboard reads; the command tty tells its name"),
+    Argument("doctor", False, "the executor starts only after `imagewam doctor`'s checks have passed"),
     Argument("autostart", True, "activate all nodes, the executor last; false stops at inactive"),
     Argument("namespace", "", "namespace of the whole cell, for more than one on a network"),
     Argument("use_sim_time", False, "take the time from /clock"),
@@ -62,31 +80,64 @@ class Ref(NamedTuple):
     argument: str
 
 
+@dataclass(frozen=True)
+class Managed:
+    """Stands for the names of all running nodes with a lifecycle, in starting order."""
+
+
+Parameter = Value | tuple[str, ...] | Ref | Managed
+
+
 class Death(Enum):
     """What the end of a process means for the rest."""
 
     ENDS_GRAPH = "ends the graph"
     ARMS_HOLD = "leaves the others alive; the executor holds the arms"
+    LEAVES_GRAPH = "leaves the others alive"
     FAILURE_ENDS_GRAPH = "ends the graph unless the process was done"
+
+    def ends_graph(self, code: int) -> bool:
+        """Say whether the rest must end when the process ends with this exit code."""
+        return self is Death.ENDS_GRAPH or (self is Death.FAILURE_ENDS_GRAPH and code != 0)
 
 
 @dataclass(frozen=True)
 class Process:
     """One node in a process of its own.
 
-    A process runs when every argument in `when` has the value given there. Parameters may be
-    plain values, lists of strings, or `Ref`s to arguments. One that `deactivates` the others is asked
+    A process runs when every argument in `when` has the value given there, or one of those. Parameters
+    may be plain values, lists of strings, or stand for values known later. One that `deactivates` the others is asked
     to end before them, so that the arms come to rest while everything they depend on is there.
     """
 
     name: str
     executable: str
     death: Death
-    parameters: Mapping[str, Value | tuple[str, ...] | Ref] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     remappings: tuple[tuple[str, str], ...] = ()
-    when: Mapping[str, Value] = field(default_factory=dict)
+    when: Mapping[str, Value | tuple[Value, ...]] = field(default_factory=dict)
     publishes_images: bool = False
     deactivates: bool = False
+
+
+CAMERAS = {"realsense": ("realsense_node", "serial_no"), "usb": ("usb_camera_node", "video_device")}
+"""Executable of each kind of camera, and its parameter that says which device."""
+
+
+def _cameras() -> tuple[Process, ...]:
+    """Return one process per camera of a cell and kind of camera."""
+    return tuple(
+        Process(
+            f"{camera}_camera",
+            executable,
+            Death.ARMS_HOLD,
+            {"camera_name": f"{camera}_camera", parameter: Ref(f"{camera}_device")},
+            when={"cameras": kind},
+            publishes_images=True,
+        )
+        for kind, (executable, parameter) in CAMERAS.items()
+        for camera in ("head", "left_wrist", "right_wrist")
+    )
 
 
 PROCESSES = (
@@ -98,6 +149,7 @@ PROCESSES = (
         when={"sim": "mujoco"},
         publishes_images=True,
     ),
+    *_cameras(),
     Process(
         "policy",
         "policy_node",
@@ -108,6 +160,32 @@ PROCESSES = (
             "device": Ref("device"),
             "instruction": Ref("instruction"),
         },
+    ),
+    Process(
+        "recorder",
+        "recorder_node",
+        Death.LEAVES_GRAPH,
+        {"robot": Ref("robot"), "instruction": Ref("instruction")},
+        when={"record": True},
+    ),
+    Process(
+        "teleop",
+        "teleop_node",
+        Death.ARMS_HOLD,
+        {
+            "robot": Ref("robot"),
+            "device": Ref("teleop"),
+            "takeover": Ref("takeover"),
+            "devices.terminal": Ref("terminal"),
+        },
+        when={"teleop": TELEOP[1:]},
+    ),
+    Process(
+        "doctor",
+        "doctor_node",
+        Death.LEAVES_GRAPH,
+        {"robot": Ref("robot"), "checkpoint": Ref("policy")},
+        when={"doctor": True},
     ),
     Process(
         "executor",
@@ -121,22 +199,20 @@ PROCESSES = (
         "executor_node",
         Death.ENDS_GRAPH,
         {"robot": Ref("robot"), "shadow": Ref("shadow")},
-        when={"sim": "none"},
+        when={"sim": ("none", "mock", "gazebo")},
+    ),
+    Process(
+        "executor",
+        "executor_node",
+        Death.ENDS_GRAPH,
+        {"robot": Ref("robot"), "shadow": Ref("shadow"), "output": "joint_command"},
+        when={"sim": "isaac"},
     ),
     Process(
         "bringup",
         "bringup_node",
         Death.FAILURE_ENDS_GRAPH,
-        {"nodes": ("sim", "policy", "executor"), "autostart": Ref("autostart")},
-        when={"sim": "mujoco"},
-        deactivates=True,
-    ),
-    Process(
-        "bringup",
-        "bringup_node",
-        Death.FAILURE_ENDS_GRAPH,
-        {"nodes": ("policy", "executor"), "autostart": Ref("autostart")},
-        when={"sim": "none"},
+        {"nodes": Managed(), "autostart": Ref("autostart")},
         deactivates=True,
     ),
 )
@@ -164,10 +240,61 @@ def settings(chosen: Mapping[str, str]) -> dict[str, Value]:
 
 def running(values: Mapping[str, Value]) -> tuple[Process, ...]:
     """Return the processes that run under these values of the arguments, in starting order."""
-    return tuple(p for p in PROCESSES if all(values[name] == wanted for name, wanted in p.when.items()))
+    return tuple(p for p in PROCESSES if all(values[name] in one_of(wanted) for name, wanted in p.when.items()))
+
+
+def one_of(wanted: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    """Values that a condition accepts."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 def parameters(process: Process, values: Mapping[str, Value]) -> dict[str, Value | tuple[str, ...]]:
     """Return a process's ROS parameters with all references resolved."""
-    mine = {name: values[v.argument] if isinstance(v, Ref) else v for name, v in process.parameters.items()}
+
+    def resolve(parameter: Parameter) -> Value | tuple[str, ...]:
+        if isinstance(parameter, Ref):
+            return values[parameter.argument]
+        if isinstance(parameter, Managed):
+            return tuple(p.name for p in running(values) if not p.deactivates)
+        return parameter
+
+    mine = {name: resolve(parameter) for name, parameter in process.parameters.items()}
     return {"use_sim_time": values["use_sim_time"], **mine}
+
+
+OTHERS = {
+    "mock": ("robot_state_publisher", "controller_manager", "joint_state_broadcaster", "forward_command_controller"),
+    "gazebo": (
+        "robot_state_publisher",
+        "controller_manager",
+        "joint_state_broadcaster",
+        "forward_command_controller",
+        "gz_ros2_control",
+        "ros_gz_sim",
+        "ros_gz_bridge",
+    ),
+}
+"""Values of sim that launch/ros2_control.launch.py starts, with the ROS packages that it takes the parts from."""
+
+
+def require_packages(sim: str) -> None:
+    """Raise GraphError naming the packages that this value of sim needs and that are not installed."""
+    index = Path("share/ament_index/resource_index/packages")
+    missing = [p for p in OTHERS[sim] if not any((prefix / index / p).is_file() for prefix in ros_prefixes())]
+    if missing:
+        apt = " ".join(f"ros-$ROS_DISTRO-{package.replace('_', '-')}" for package in missing)
+        raise GraphError(f"sim:={sim} needs {', '.join(missing)}; sudo apt install {apt}, and source ROS again")
+
+
+def require_launch(values: Mapping[str, Value]) -> None:
+    """Raise GraphError for what `imagewam up` cannot start by itself."""
+    if values["sim"] in OTHERS:
+        raise GraphError(
+            f"sim:={values['sim']} starts programs of other packages, which `imagewam up` does not; use "
+            f"`ros2 launch imagewam_ros dual_arm.launch.py sim:={values['sim']}`, or start them and give sim:=none"
+        )
+    if values["teleop"] == "keyboard" and values["terminal"] == "/dev/tty":
+        raise GraphError(
+            "teleop:=keyboard needs a terminal for itself; open another, run `tty; sleep infinity` there and give "
+            "the name that it prints as terminal:=/dev/pts/N"
+        )

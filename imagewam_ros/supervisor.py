@@ -46,7 +46,7 @@ class Exit(NamedTuple):
     @property
     def ends_graph(self) -> bool:
         """Whether the rest must end too."""
-        return self.process.death is not Death.ARMS_HOLD and not self.as_planned
+        return self.process.death.ends_graph(self.code)
 
     def __str__(self) -> str:
         """Say what happened, for a person."""

@@ -2,11 +2,14 @@
 """Start a cell: ros2 launch imagewam_ros dual_arm.launch.py robot:=sim_cell policy:=tiny.
 
 The arguments and the nodes are those of imagewam_ros/graph.py, which `imagewam up` starts too.
-`ros2 launch imagewam_ros dual_arm.launch.py --show-args` explains every argument.
+`ros2 launch imagewam_ros dual_arm.launch.py --show-args` explains every argument. sim:=mock and sim:=gazebo
+also start ros2_control.launch.py.
 """
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, Shutdown
+from typing import List  # noqa: UP035  launch on Humble does not know list[str]
+
+from launch import LaunchDescription, Substitution
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
 from launch.conditions import IfCondition
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
@@ -15,13 +18,24 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from imagewam_ros.core.paths import PACKAGE
-from imagewam_ros.graph import ARGUMENTS, PROCESSES, Argument, Death, Process, Ref, Value, profile_variable
+from imagewam_ros.graph import (
+    ARGUMENTS,
+    OTHERS,
+    PROCESSES,
+    Argument,
+    Managed,
+    Parameter,
+    Process,
+    Ref,
+    one_of,
+    profile_variable,
+)
 
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*map(declare, ARGUMENTS), *map(node, PROCESSES)])
+    return LaunchDescription([*map(declare, ARGUMENTS), *map(others, OTHERS), *map(node, PROCESSES)])
 
 
 def declare(argument: Argument) -> DeclareLaunchArgument:
@@ -49,21 +63,41 @@ def node(process: Process) -> Node:
     )
 
 
-def value(of: Value | tuple[str, ...] | Ref) -> object:
+def others(sim: str) -> IncludeLaunchDescription:
+    """Programs of other packages that a value of sim needs."""
+    passed = ("robot", "namespace", "use_sim_time")
+    return IncludeLaunchDescription(
+        PathJoinSubstitution([FindPackageShare(PACKAGE), "launch", "ros2_control.launch.py"]),
+        launch_arguments=[("hardware", sim), *((name, LaunchConfiguration(name)) for name in passed)],
+        condition=IfCondition(PythonExpression(["'", LaunchConfiguration("sim"), f"' == '{sim}'"])),
+    )
+
+
+def value(of: Parameter) -> object:
     if isinstance(of, Ref):
         return ParameterValue(LaunchConfiguration(of.argument), value_type=TYPES[of.argument])
+    if isinstance(of, Managed):
+        words: list[object] = ["[name for name, runs in ("]
+        for process in PROCESSES:
+            if not process.deactivates:
+                words += [f"('{process.name}', ", *running(process), "), "]
+        return ParameterValue(PythonExpression([*words, ") if runs]"]), value_type=List[str])  # noqa: UP006
     return list(of) if isinstance(of, tuple) else of
 
 
 def condition(process: Process) -> IfCondition | None:
-    if not process.when:
-        return None
-    words: list[object] = ["True"]
+    return IfCondition(PythonExpression(running(process))) if process.when else None
+
+
+def running(process: Process) -> list[str | Substitution]:
+    """Python that says whether a process runs."""
+    words: list[str | Substitution] = ["True"]
     for name, wanted in process.when.items():
-        words += [f" and '{wanted}' == '", LaunchConfiguration(name), "'"]
-    return IfCondition(PythonExpression(words))
+        texts = tuple(str(w).lower() if isinstance(w, bool) else str(w) for w in one_of(wanted))
+        lower = ".lower()" if isinstance(one_of(wanted)[0], bool) else ""
+        words += [" and '", LaunchConfiguration(name), f"'{lower} in {texts!r}"]
+    return words
 
 
 def consequence(process: Process, event: ProcessExited) -> list[Shutdown]:
-    done = process.death is Death.FAILURE_ENDS_GRAPH and event.returncode == 0
-    return [] if done or process.death is Death.ARMS_HOLD else [Shutdown(reason=f"{process.name} ended")]
+    return [Shutdown(reason=f"{process.name} ended")] if process.death.ends_graph(event.returncode) else []

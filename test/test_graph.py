@@ -4,9 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import ARGUMENTS, PROCESSES, Death, Ref, parameters, profile_variable, running, settings
+from imagewam_ros.graph import (
+    ARGUMENTS,
+    OTHERS,
+    PROCESSES,
+    Death,
+    Ref,
+    one_of,
+    parameters,
+    profile_variable,
+    require_launch,
+    require_packages,
+    running,
+    settings,
+)
 
 
 def test_every_process_has_an_executable_script() -> None:
@@ -23,21 +37,96 @@ def test_references_and_conditions_name_arguments() -> None:
         assert {value.argument for value in process.parameters.values() if isinstance(value, Ref)} <= known
 
 
-@pytest.mark.parametrize("sim", ["mujoco", "none"])
-def test_names_are_unique_and_the_executor_is_activated_last(sim: str) -> None:
-    values = settings({"sim": sim})
+def test_conditions_name_values_that_can_be_chosen() -> None:
+    arguments = {argument.name: argument for argument in ARGUMENTS}
+    for process in PROCESSES:
+        for name, wanted in process.when.items():
+            allowed = arguments[name].choices or (True, False)
+            assert set(one_of(wanted)) <= set(allowed)
+
+
+def test_the_default_graph_is_the_simulated_cell() -> None:
+    values = settings({})
+    assert [process.name for process in running(values)] == ["sim", "policy", "executor", "bringup"]
+
+
+CELLS: list[dict[str, str]] = [
+    *({"sim": sim} for sim in ("mujoco", "none", "mock", "gazebo", "isaac")),
+    {"sim": "none", "cameras": "realsense", "record": "true", "teleop": "leader", "doctor": "true"},
+    {"sim": "none", "cameras": "usb", "teleop": "keyboard", "takeover": "true"},
+]
+
+
+@pytest.mark.parametrize("chosen", CELLS, ids=str)
+def test_names_are_unique_and_the_executor_is_activated_last(chosen: dict[str, str]) -> None:
+    values = settings(chosen)
     processes = running(values)
     names = [process.name for process in processes]
     assert len(set(names)) == len(names)
-    bringup = next(process for process in processes if process.name == "bringup")
-    managed = parameters(bringup, values)["nodes"]
+    assert names[-1] == "bringup"
+    managed = parameters(processes[-1], values)["nodes"]
     assert isinstance(managed, tuple)
     assert managed == tuple(name for name in names if name != "bringup")
     assert managed[-1] == "executor"
+    assert managed[-2] == "doctor" or chosen.get("doctor") != "true"
 
 
-def test_only_the_death_of_the_policy_leaves_the_graph_alive() -> None:
-    assert {p.name for p in PROCESSES if p.death is Death.ARMS_HOLD} == {"policy"}
+def test_each_kind_of_camera_serves_the_robots_topics() -> None:
+    values = settings({"sim": "none", "cameras": "realsense", "head_device": "0123"})
+    found = [parameters(process, values) for process in running(values) if process.publishes_images]
+    topics = {f"{p['camera_name']}/color/image_raw" for p in found}
+    assert topics == {camera.topic for camera in load_embodiment("sim_cell").cameras}
+    assert found[0]["serial_no"] == "0123"
+
+
+def test_what_only_observes_or_commands_leaves_the_executor_alive() -> None:
+    optional = {"head_camera", "left_wrist_camera", "right_wrist_camera", "recorder", "teleop", "doctor"}
+    assert {p.name for p in PROCESSES if not p.death.ends_graph(1)} == {"policy", *optional}
+    assert all(Death.ENDS_GRAPH.ends_graph(code) for code in (0, 1))
+    assert not Death.FAILURE_ENDS_GRAPH.ends_graph(0)
+
+
+def test_isaac_gets_joint_commands_and_hardware_is_guarded() -> None:
+    for sim, output in (("none", None), ("mock", None), ("gazebo", None), ("isaac", "joint_command")):
+        values = settings({"sim": sim})
+        executor = next(p for p in running(values) if p.name == "executor")
+        found = parameters(executor, values)
+        assert found.get("output") == output
+        assert "guarded" not in found
+
+
+@pytest.mark.parametrize("sim", OTHERS)
+def test_missing_packages_are_named_with_the_way_to_get_them(
+    sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "none"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(GraphError, match=rf"sim:={sim} needs robot_state_publisher, .*sudo apt install ros"):
+        require_packages(sim)
+    index = tmp_path / "share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    for package in OTHERS[sim]:
+        (index / package).touch()
+    require_packages(sim)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ({"sim": "mock"}, "dual_arm.launch.py sim:=mock`, or start them and give sim:=none"),
+        ({"sim": "gazebo"}, "dual_arm.launch.py sim:=gazebo`"),
+        ({"teleop": "keyboard"}, "give the name that it prints as terminal:=/dev/pts/N"),
+    ],
+)
+def test_up_says_what_it_cannot_start(chosen: dict[str, str], text: str) -> None:
+    with pytest.raises(GraphError) as error:
+        require_launch(settings(chosen))
+    assert text in str(error.value)
+
+
+def test_up_starts_everything_else() -> None:
+    for chosen in ({}, {"sim": "none"}, {"sim": "isaac"}, {"teleop": "keyboard", "terminal": "/dev/pts/7"}):
+        require_launch(settings(chosen))
 
 
 def test_each_fast_dds_is_told_of_the_profile_by_its_own_variable(
@@ -60,7 +149,7 @@ def test_parameters_follow_the_arguments() -> None:
     ("chosen", "text"),
     [
         ({"polcy": "x"}, "unknown argument 'polcy'; did you mean 'policy'"),
-        ({"sim": "gazebo"}, "unknown value of sim 'gazebo'; known: mujoco, none"),
+        ({"sim": "gazbo"}, "unknown value of sim 'gazbo'; did you mean 'gazebo'"),
         ({"speed": "fast"}, "speed must be a float, found 'fast'"),
         ({"seed": "1.5"}, "seed must be a int, found '1.5'"),
         ({"autostart": "yes"}, "autostart must be true or false, found 'yes'"),

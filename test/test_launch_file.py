@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import ARGUMENTS, PROCESSES, Death, profile_variable, running, settings
+from imagewam_ros.graph import (
+    ARGUMENTS,
+    OTHERS,
+    PROCESSES,
+    Managed,
+    parameters,
+    profile_variable,
+    running,
+    settings,
+)
 
 FILE = share_dir() / "launch" / "dual_arm.launch.py"
 
@@ -22,7 +33,7 @@ def calls(name: str) -> list[ast.Call]:
 def test_nodes_and_arguments_come_from_the_graph_alone() -> None:
     assert len(calls("Node")) == len(calls("DeclareLaunchArgument")) == 1
     tables = {ast.unparse(argument) for call in calls("map") for argument in call.args}
-    assert tables == {"declare", "ARGUMENTS", "node", "PROCESSES"}
+    assert tables == {"declare", "ARGUMENTS", "others", "OTHERS", "node", "PROCESSES"}
 
 
 @pytest.fixture
@@ -42,15 +53,30 @@ def test_every_argument_is_described_and_has_the_default_of_the_graph(described:
     assert all(e.description for e in declared.values())
 
 
-@pytest.mark.parametrize("sim", ["mujoco", "none"])
-def test_the_same_processes_run_as_under_up(described: tuple[Any, Any], sim: str) -> None:
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"sim": "mujoco"},
+        {"sim": "none"},
+        {"sim": "mock"},
+        {"sim": "none", "cameras": "usb", "record": "true", "teleop": "gamepad", "doctor": "true"},
+    ],
+    ids=str,
+)
+def test_the_same_processes_run_as_under_up(described: tuple[Any, Any], chosen: dict[str, str]) -> None:
     context, entities = described
     for argument in ARGUMENTS:
         context.launch_configurations[argument.name] = str(argument.default).lower()
-    context.launch_configurations["sim"] = sim
-    nodes = [e for e in entities if type(e).__name__ == "Node"]
-    started = [e.node_executable for e in nodes if e.condition is None or e.condition.evaluate(context)]
-    assert started == [process.executable for process in running(settings({"sim": sim}))]
+    context.launch_configurations.update(chosen)
+    runs = [e for e in entities if e.condition is None or e.condition.evaluate(context)]
+    values = settings(chosen)
+    processes = running(values)
+    started = [e.node_executable for e in runs if type(e).__name__ == "Node"]
+    assert started == [process.executable for process in processes]
+    included = [e for e in runs if type(e).__name__ == "IncludeLaunchDescription"]
+    assert len(included) == (chosen["sim"] in OTHERS)
+    value = runpy.run_path(str(FILE))["value"](Managed())
+    assert tuple(value.evaluate(context)) == parameters(processes[-1], values)["nodes"]
 
 
 def test_a_death_has_the_consequence_of_the_graph(described: tuple[Any, Any]) -> None:
@@ -58,8 +84,7 @@ def test_a_death_has_the_consequence_of_the_graph(described: tuple[Any, Any]) ->
     consequence = runpy.run_path(str(FILE))["consequence"]
     for process in PROCESSES:
         for code in (0, 1):
-            ends = process.death is Death.ENDS_GRAPH or (process.death is Death.FAILURE_ENDS_GRAPH and code == 1)
-            assert bool(consequence(process, Exited(code))) is ends
+            assert bool(consequence(process, Exited(code))) is process.death.ends_graph(code)
 
 
 class Exited:
@@ -74,3 +99,40 @@ def test_publishers_of_images_get_the_profile(described: tuple[Any, Any]) -> Non
         variables = {"".join(part.text for part in name) for name, _ in node.additional_env or ()}
         assert variables == ({profile_variable()} if process.publishes_images else set())
     assert Path(share_dir(), "fastdds", "shm8.xml").is_file()
+
+
+ROS2_CONTROL = FILE.with_name("ros2_control.launch.py")
+
+
+def test_controllers_that_are_started_are_configured_for_every_robot() -> None:
+    names = ast.literal_eval(
+        next(
+            node.value
+            for node in ast.walk(ast.parse(ROS2_CONTROL.read_text()))
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTROLLERS"
+        )
+    )
+    robots = sorted((share_dir() / "config" / "robots").glob("*.yaml"))
+    assert robots
+    for robot in robots:
+        configured = yaml.safe_load((share_dir() / "config" / "controllers" / robot.name).read_text())
+        assert set(names) <= set(configured["controller_manager"]["ros__parameters"])
+
+
+def test_what_others_offer_is_named_with_its_package() -> None:
+    calls = [n for n in ast.walk(ast.parse(ROS2_CONTROL.read_text())) if isinstance(n, ast.Call)]
+    nodes = [c for c in calls if ast.unparse(c.func) == "node"]
+    named = {ast.literal_eval(call.args[0]) for call in nodes}
+    assert named <= {package for packages in OTHERS.values() for package in packages}
+
+
+def test_without_the_packages_the_launch_says_what_to_install(
+    described: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context, _ = described
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "")
+    start = runpy.run_path(str(ROS2_CONTROL))["start"]
+    context.launch_configurations.update({"hardware": "mock", "robot": "sim_cell", "namespace": ""})
+    with pytest.raises(GraphError, match="sim:=mock needs robot_state_publisher, controller_manager"):
+        start(context)
