@@ -5,6 +5,7 @@ The posterior's mean is the latent. Source: docs/model.md, section 1.5 (FLUX.2),
 docs/variants.md, sections 1 and 2.
 """
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,7 +70,7 @@ class Flux2Codec(nn.Module):
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """See `protocol.ImageCodec`."""
-        deepcopy(self.autoencoder).to(dtype or self.autoencoder.dtype).save_pretrained(directory)
+        _save(self.autoencoder, directory, dtype)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.autoencoder.bn
@@ -115,7 +116,7 @@ class KlCodec(nn.Module):
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """See `protocol.ImageCodec`."""
-        deepcopy(self.autoencoder).to(dtype or self.autoencoder.dtype).save_pretrained(directory)
+        _save(self.autoencoder, directory, dtype)
 
 
 class PackedKlCodec(KlCodec):
@@ -134,3 +135,12 @@ def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:
         return cls.from_pretrained(directory, torch_dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the autoencoder in {directory}: {error}") from error
+
+
+def _save(autoencoder: Any, directory: Path, dtype: torch.dtype | None) -> None:
+    """Write a diffusers directory that does not tell where the autoencoder was loaded from."""
+    deepcopy(autoencoder).to(dtype or autoencoder.dtype).save_pretrained(directory)
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.model.autoencoder import Flux2Codec
 from imagewam_ros.model.text import QwenText, TextSpec, small_text
 
 
@@ -73,3 +74,19 @@ def test_only_the_layers_that_are_read_are_kept(small_model, tmp_path):
 def test_layers_count_from_one():
     with pytest.raises(ConfigError, match="text layers count from 1"):
         TextSpec((0, 1))
+
+
+def test_a_saved_autoencoder_does_not_tell_where_it_came_from(small_model, tmp_path):
+    small_model.codec.save(tmp_path / "first")
+    loaded = Flux2Codec.load(tmp_path / "first")
+    loaded.save(tmp_path / "second")
+    assert str(tmp_path) not in (tmp_path / "second" / "config.json").read_text()
+
+
+def test_released_encoder_is_read_again_when_needed(small_model, tmp_path):
+    small_model.text.save(tmp_path)
+    loaded = QwenText.load(tmp_path, TextSpec((1, 2)), 16)
+    wanted = loaded.encode("lift")
+    assert loaded.release()
+    assert torch.equal(loaded.to("cpu").encode("lift"), wanted)
+    assert not small_model.text.release()
