@@ -37,28 +37,40 @@ class QwenText:
         self.tokenizer = tokenizer
         self.spec = spec
         self.max_length = max_length
-        self.model = _cut(model, max(spec.layers)).eval().requires_grad_(False)
+        self._model: Any = _cut(model, max(spec.layers)).eval().requires_grad_(False)
+        self._device = self._model.device
+        self._source: tuple[Path, torch.dtype] | None = None
 
     @classmethod
     def load(cls, directory: Path, spec: TextSpec, max_length: int, dtype: torch.dtype = torch.float32) -> "QwenText":
         """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
-        folder = directory / "text_encoder"
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"no text encoder in {folder}; expected a transformers directory with config.json")
         try:
-            config = Qwen3Config.from_pretrained(folder, local_files_only=True)
-            if config.num_hidden_layers < max(spec.layers):
-                raise CheckpointError(
-                    f"{folder} has {config.num_hidden_layers} layers, layer {max(spec.layers)} is read; "
-                    "use the text encoder that the checkpoint was trained with"
-                )
-            config.num_hidden_layers = max(spec.layers)
-            config.layer_types = (config.layer_types or [])[: max(spec.layers)]
-            model = Qwen3Model.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
+            model = _read(directory / "text_encoder", spec, dtype)
             tokenizer: Any = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
-        return cls(model, tokenizer, spec, max_length)
+        text = cls(model, tokenizer, spec, max_length)
+        text._source = directory / "text_encoder", dtype
+        return text
+
+    @property
+    def model(self) -> Any:
+        """The language model, read again if it was released."""
+        if self._model is None:
+            assert self._source is not None
+            model = _read(self._source[0], self.spec, self._source[1])
+            self._model = _cut(model, max(self.spec.layers)).eval().requires_grad_(False).to(self._device)
+        return self._model
+
+    def release(self) -> bool:
+        """Drop the language model from memory until the next instruction.
+
+        False where it came from no directory and could not be read again; then it stays.
+        """
+        if self._source is None:
+            return False
+        self._model = None
+        return True
 
     @property
     def width(self) -> int:
@@ -83,7 +95,9 @@ class QwenText:
 
     def to(self, device: torch.device | str) -> "QwenText":
         """Move to a device."""
-        self.model.to(device)
+        self._device = torch.device(device)
+        if self._model is not None:
+            self._model.to(device)
         return self
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
@@ -92,6 +106,21 @@ class QwenText:
         model.load_state_dict(self.model.state_dict(), strict=False)
         model.to(dtype or self.model.dtype).save_pretrained(directory / "text_encoder")
         self.tokenizer.save_pretrained(directory / "tokenizer")
+
+
+def _read(folder: Path, spec: TextSpec, dtype: torch.dtype) -> Any:
+    """Read as many layers as are needed. Raises CheckpointError, and what the library raises."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"no text encoder in {folder}; expected a transformers directory with config.json")
+    config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+    if config.num_hidden_layers < max(spec.layers):
+        raise CheckpointError(
+            f"{folder} has {config.num_hidden_layers} layers, layer {max(spec.layers)} is read; "
+            "use the text encoder that the checkpoint was trained with"
+        )
+    config.num_hidden_layers = max(spec.layers)
+    config.layer_types = (config.layer_types or [])[: max(spec.layers)]
+    return Qwen3Model.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
 
 
 def small_text(
