@@ -114,7 +114,7 @@ class Case:
         return actions.float().cpu()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Run all schedules in turn. Raises ConfigError where memory does not suffice."""
     try:
