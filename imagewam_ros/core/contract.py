@@ -14,7 +14,7 @@ from typing import Any
 
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch
-from imagewam_ros.core.stats import MODES
+from imagewam_ros.core.stats import MODES, constant_range
 
 PROMPT = "A video recorded from a robot's point of view executing the following instruction: {task}"
 """The prompt that released ImageWAM weights were trained with (Source: the authors' text cache)."""
@@ -75,7 +75,8 @@ class Contract:
     relative marks joints whose targets are predicted as differences from the measured
     position; the others are absolute. first_row_offset_periods is 1 where row 0 is the target
     one period after the observation, 0 where it is the command issued at it.
-    statistics_hash ties the contract to the statistics file beside it.
+    statistics_hash ties the contract to the statistics file beside it. posterior_seed draws the image's
+    latents from the autoencoder's posterior with that seed at every observation; None takes its mean.
     """
 
     variant: str
@@ -91,6 +92,7 @@ class Contract:
     prompt: str = PROMPT
     denoising: Denoising = field(default_factory=Denoising)
     statistics_hash: str = ""
+    posterior_seed: int | None = None
 
     def __post_init__(self) -> None:
         if not len(self.joint_names) == len(self.joint_units) == len(self.relative):
@@ -99,8 +101,10 @@ class Contract:
             raise ConfigError("period_ns, horizon and text_length must be positive")
         if "{task}" not in self.prompt:
             raise ConfigError(f"prompt must hold {{task}}, found {self.prompt!r}")
-        if self.normalisation not in MODES:
-            raise ConfigError(f"normalisation must be one of {', '.join(MODES)}, found {self.normalisation!r}")
+        if self.normalisation not in MODES and constant_range(self.normalisation) is None:
+            raise ConfigError(
+                f"normalisation must be one of {', '.join(MODES)} or low/high, found {self.normalisation!r}"
+            )
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -135,7 +139,9 @@ class Contract:
 def _difference(key: str, mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     if len(mine) != len(theirs):
         extra, absent = sorted(set(theirs) - set(mine)), sorted(set(mine) - set(theirs))
-        return f"{key}: checkpoint has {len(mine)}, robot {len(theirs)} (only robot: {extra}, only checkpoint: {absent})"
+        return (
+            f"{key}: checkpoint has {len(mine)}, robot {len(theirs)} (only robot: {extra}, only checkpoint: {absent})"
+        )
     pairs = [f"[{i}] {a!r} against {b!r}" for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
     return f"{key}: {', '.join(pairs)}"
 

@@ -84,7 +84,20 @@ def normaliser(mode: str, statistics: Statistics) -> Normaliser:
         return _range_normaliser(statistics.minimum, statistics.maximum)
     if mode == "quantile":
         return _range_normaliser(statistics.q01, statistics.q99)
-    raise ConfigError(f"normalisation must be one of {', '.join(MODES)}, found {mode!r}")
+    limits = constant_range(mode)
+    if limits is None:
+        raise ConfigError(f"normalisation must be one of {', '.join(MODES)} or low/high, found {mode!r}")
+    return _range_normaliser(*(np.full_like(statistics.mean, limit) for limit in limits))
+
+
+def constant_range(mode: str) -> tuple[float, float] | None:
+    """Limits of a mode such as "-2.0/2.0", the same for every dimension; None for anything else."""
+    low, _, high = mode.partition("/")
+    try:
+        limits = float(low), float(high)
+    except ValueError:
+        return None
+    return limits if limits[0] < limits[1] else None
 
 
 def _range_normaliser(low: Floats, high: Floats) -> Normaliser:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen image autoencoders: a diffusers module, and the packing and normalisation around it.
 
-The posterior's mean is the latent. Source: docs/model.md, section 1.5 (FLUX.2), and
+The posterior's mean is the latent, or a seeded draw from it where `posterior_seed` is set (the authors draw
+for OmniGen2 and Ovis-U1, without a seed). Source: docs/model.md, section 1.5 (FLUX.2), and
 docs/variants.md, sections 1 and 2.
 """
 
@@ -31,6 +32,7 @@ class Flux2Codec(nn.Module):
     def __init__(self, autoencoder: Any) -> None:
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.posterior_seed: int | None = None
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> "Flux2Codec":
@@ -45,7 +47,7 @@ class Flux2Codec(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """See `protocol.ImageCodec`."""
-        packed = self.moments(images)[0]
+        packed = drawn(*self.moments(images), self.posterior_seed)
         mean, deviation = self._statistics(packed)
         return (packed - mean) / deviation
 
@@ -86,6 +88,7 @@ class KlCodec(nn.Module):
     def __init__(self, autoencoder: Any) -> None:
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.posterior_seed: int | None = None
 
     @classmethod
     def load(cls, directory: Path, dtype: torch.dtype = torch.float32) -> "KlCodec":
@@ -96,7 +99,8 @@ class KlCodec(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """See `protocol.ImageCodec`."""
         config = self.autoencoder.config
-        latents = (self.moments(images)[0] - (config.shift_factor or 0.0)) * config.scaling_factor
+        latents = drawn(*self.moments(images), self.posterior_seed)
+        latents = (latents - (config.shift_factor or 0.0)) * config.scaling_factor
         return F.pixel_unshuffle(latents, PATCH) if self.packed else latents
 
     @torch.no_grad()
@@ -123,6 +127,14 @@ class PackedKlCodec(KlCodec):
     """Ovis-U1: 2x2 pixels to channels in order (c, row, column)."""
 
     packed = True
+
+
+def drawn(mean: Tensor, logvar: Tensor, seed: int | None) -> Tensor:
+    """Mean of the posterior, or one draw from it, the same for the same seed on every device."""
+    if seed is None:
+        return mean
+    noise = torch.randn(mean.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(mean)
+    return mean + (0.5 * logvar.clamp(-30, 20)).exp() * noise
 
 
 def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:

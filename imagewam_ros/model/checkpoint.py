@@ -83,6 +83,7 @@ def load_checkpoint(
     network = factory.build_network(spec, "meta")
     load_weights(network, directory / "model.safetensors", target, dtype)
     codec = factory.load_codec(spec, directory / "autoencoder", dtype).to(target)
+    codec.posterior_seed = contract.posterior_seed
     text = factory.load_text(spec, directory, contract.text_length, dtype).to(target)
     model = ImageWam(network.eval(), codec, text, spec, contract.prompt, contract.horizon)
     return Checkpoint(model, spec, contract, statistics)

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagewam_ros.core.config import read_yaml
 from imagewam_ros.core.errors import CheckpointError, unknown_name
-from imagewam_ros.core.stats import Statistics
+from imagewam_ros.core.stats import Statistics, constant_range
 
 NORMALISATIONS = {"z-score": "zscore", "min/max": "minmax", "q01/q99": "quantile"}
 """The authors' names and ours."""
@@ -51,13 +51,13 @@ def read_facts(path: Path) -> OfficialFacts:
     """Read config.yaml. Raises CheckpointError when a key says two things."""
     data = read_yaml(path)
     mode = _one(data, "norm_default_mode", path)
-    if mode is not None and mode not in NORMALISATIONS:
+    if mode is not None and mode not in NORMALISATIONS and constant_range(mode) is None:
         raise CheckpointError(f"{path}: norm_default_mode: {unknown_name('mode', str(mode), NORMALISATIONS)}")
     frames = _one(data, "num_frames", path)
     delta = _one(data, "delta_action_dim_mask", path)
     alpha = _one(data, "lora_alpha", path)
     return OfficialFacts(
-        normalisation=None if mode is None else NORMALISATIONS[mode],
+        normalisation=None if mode is None else NORMALISATIONS.get(mode, mode),
         horizon=None if frames is None else int(frames) - 1,
         text_length=_one(data, "context_len", path),
         pack_after_text=_one(data, "pack_proprio_after_text", path),

@@ -142,10 +142,15 @@ class Network(Protocol):
 
 
 class ImageCodec(Protocol):
-    """Frozen autoencoder: pixels (B, 3, H, W) in [-1, 1] to the latents that a network takes, and back."""
+    """Frozen autoencoder: pixels (B, 3, H, W) in [-1, 1] to the latents that a network takes, and back.
+
+    Latents are the posterior's mean, or a draw from it where posterior_seed is set.
+    """
+
+    posterior_seed: int | None
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents (B, C, h, w): the posterior's mean, packed and normalised."""
+        """Return latents (B, C, h, w), packed and normalised."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return pixels (B, 3, H, W) clamped to [-1, 1]."""

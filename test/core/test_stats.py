@@ -42,6 +42,17 @@ def test_file_round_trip_and_missing_fields(samples: np.ndarray) -> None:
         Statistics.from_dict({"mean": [], "std": [], "q01": [], "q99": []}, "stats.json")
 
 
+def test_constant_range_is_the_same_for_every_dimension(samples: np.ndarray) -> None:
+    scale = normaliser("-2.0/4.0", Statistics.of(samples))
+    np.testing.assert_allclose(scale.forward(np.array([[-2.0, 1.0, 4.0]])), [[-1, 0, 1]])
+
+
+@pytest.mark.parametrize("mode", ["tanh", "2/1", "1/1", "a/b"])
+def test_range_that_is_none_is_an_unknown_mode(mode: str, samples: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="normalisation must be one of .* or low/high, found"):
+        normaliser(mode, Statistics.of(samples))
+
+
 def test_unknown_mode(samples: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="normalisation must be one of"):
         normaliser("tanh", Statistics.of(samples))

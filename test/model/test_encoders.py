@@ -90,3 +90,17 @@ def test_released_encoder_is_read_again_when_needed(small_model, tmp_path):
     assert loaded.release()
     assert torch.equal(loaded.to("cpu").encode("lift"), wanted)
     assert not small_model.text.release()
+
+
+def test_seeded_draw_repeats_and_differs_from_the_mean(small_model):
+    image, codec = torch.rand(1, 3, 32, 64), small_model.codec
+    mean = codec.encode(image)
+    try:
+        codec.posterior_seed = 3
+        first, again = codec.encode(image), codec.encode(image)
+        codec.posterior_seed = 4
+        other = codec.encode(image)
+    finally:
+        codec.posterior_seed = None
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, mean) and not torch.allclose(first, other)
