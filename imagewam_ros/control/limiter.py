@@ -41,7 +41,7 @@ GROWTH = 1.3
 PATIENCE = 3
 """Later meetings that may lose more than the best before the search ends."""
 
-LOSS_SAMPLES = 6
+LOSS_SAMPLES = 8
 """Points at which a plan is compared with the reference."""
 
 SOONEST = 0.3
@@ -60,9 +60,9 @@ Reference = Callable[[int], Motion]
 class Limiter:
     """Keep sent states inside `limits`; see the module's text.
 
-    `period_s` is the control period. `state` is what was sent last. `limited` (joints,) says
-    which joints differed from the reference in the last step, `braked` which of them had to
-    brake for a position bound.
+    `period_s` is the control period. `state` is what was sent last. `limited` (joints,) says which
+    joints differed in the last step from the reference clamped to the bounds, `braked` which of
+    them had to brake for a position bound.
     """
 
     def __init__(self, limits: Limits, period_s: float) -> None:
@@ -95,7 +95,7 @@ class Limiter:
 
     def propose(self, reference: Reference, periods: int = 1) -> Motion:
         """Return the state to send next; `commit` or `brake` must follow."""
-        target = reference(periods)
+        target = self.clamped(reference(periods))
         dt = periods * self.period_s
         stoppable = self._stoppable(target)
         admissible = stoppable & self._reachable(target, dt)
@@ -191,7 +191,7 @@ class Limiter:
         planner, now = self._planners[joint], _of(self.state, joint)
         best, least, worse, ticks = _Plan(None, max(round(RETRY_S / self.period_s), periods)), np.inf, 0, periods
         while ticks * self.period_s <= LONGEST_PLAN_S and worse < PATIENCE:
-            wanted, sooner = view.state(ticks, joint), 0
+            wanted, later = view.state(ticks, joint), int(np.ceil(ticks * GROWTH))
             fastest = planner.plan(now, wanted) if wanted is not None else None
             if wanted is not None and fastest is not None:
                 duration_s = ticks * self.period_s
@@ -203,18 +203,17 @@ class Limiter:
                             (_Plan(exact, ticks), loss, 0) if loss < least else (best, least, worse + 1)
                         )
                 # The way to a later state may be shorter: go on in small steps, but not in vain.
-                sooner = int(SOONEST * fastest.duration / self.period_s)
-            ticks = max(int(np.ceil(ticks * GROWTH)), sooner, ticks + 1)
+                needed = fastest.duration / self.period_s
+                later = max(min(later, int(np.ceil(needed))), int(SOONEST * needed)) if needed > ticks else later
+            ticks = max(later, ticks + 1)
         return best
 
     def _loss(self, joint: int, view: "_View", trajectory: Trajectory, ticks: int) -> float:
         """Integral of the squared distance to the reference until it is met."""
-        stride = max(ticks // LOSS_SAMPLES, 1)
-        errors = [
-            trajectory.at_time(tick * self.period_s)[0][0] - view.position(tick, joint)
-            for tick in range(stride, ticks, stride)
-        ]
-        return float(np.dot(errors, errors)) * stride if errors else 0.0
+        # Dense at first, where plans differ most from the reference.
+        at = sorted({int(np.ceil(ticks * (i / LOSS_SAMPLES) ** 2)) for i in range(1, LOSS_SAMPLES + 1)})
+        errors = [trajectory.at_time(tick * self.period_s)[0][0] - view.position(tick, joint) for tick in at]
+        return float(np.dot(np.square(errors), np.diff([0, *at])))
 
     def _inside(self, joint: int, trajectory: Trajectory, duration_s: float) -> bool:
         extrema = trajectory.position_extrema[0]
@@ -223,6 +222,14 @@ class Limiter:
             and extrema.min >= self.lower[joint] - ROUNDING
             and extrema.max <= self.upper[joint] + ROUNDING
         )
+
+    def clamped(self, state: Motion) -> Motion:
+        """`state`, at rest on the bound where it lies outside: a path that leaves the bounds ends there."""
+        p, v, a = state
+        outside = (p < self.lower) | (p > self.upper)
+        if not outside.any():
+            return state
+        return Motion(np.clip(p, self.lower, self.upper), np.where(outside, 0.0, v), np.where(outside, 0.0, a))
 
     def aimable(self, state: Motion, stoppable: "Flags | None" = None) -> Flags:
         """(joints,) True where `state` can be stopped from and reached inside the velocity limit."""
@@ -274,7 +281,7 @@ class _View:
 
     def _judged(self, ticks: int) -> tuple[Motion, Flags]:
         if ticks not in self._states:
-            motion = self._reference(ticks)
+            motion = self._limiter.clamped(self._reference(ticks))
             self._states[ticks] = (motion, self._limiter.aimable(motion))
         return self._states[ticks]
 
