@@ -9,10 +9,15 @@ also start ros2_control.launch.py.
 from typing import List  # noqa: UP035  launch on Humble does not know list[str]
 
 from launch import LaunchDescription, Substitution
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
 from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch.substitutions import (
+    EnvironmentVariable,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    PythonExpression,
+)
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -31,11 +36,21 @@ from imagewam_ros.graph import (
     profile_variable,
 )
 
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*map(declare, ARGUMENTS), *map(others, OTHERS), *map(node, PROCESSES)])
+    return LaunchDescription(
+        [*map(declare, ARGUMENTS), stay_local(), *map(others, OTHERS), *map(node, PROCESSES)],
+    )
+
+
+def stay_local() -> SetEnvironmentVariable:
+    """Loopback unless the site chose otherwise, as under `imagewam up`."""
+    chosen = EnvironmentVariable(RANGE, default_value="LOCALHOST")
+    free = PythonExpression(["not '", EnvironmentVariable("ROS_LOCALHOST_ONLY", default_value=""), "'"])
+    return SetEnvironmentVariable(RANGE, chosen, condition=IfCondition(free))
 
 
 def declare(argument: Argument) -> DeclareLaunchArgument:

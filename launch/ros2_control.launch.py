@@ -5,6 +5,8 @@ hardware:=mock runs mock_components, whose arms do exactly what they are told; n
 hardware:=gazebo runs gazebo/cell_world.sdf in Gazebo Harmonic or newer with gz_ros2_control, cameras and /clock.
 """
 
+from pathlib import Path
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -48,9 +50,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if gazebo and chosen["namespace"]:
         raise GraphError("sim:=gazebo takes no namespace: Gazebo's controller manager has none; leave it out")
     robot = load_embodiment(chosen["robot"])
-    controllers = share_dir() / "config" / "controllers" / f"{robot.name}.yaml"
-    if not controllers.is_file():
-        raise ConfigError(f"no controllers of robot {robot.name}: {controllers} is missing; copy sim_cell.yaml there")
+    controllers = controllers_of(chosen["robot"], robot.name)
     urdf = describe(robot, {"hardware": hardware, "controllers": str(controllers)})
     publisher = node(
         "robot_state_publisher",
@@ -62,6 +62,16 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     )
     spawner = node("controller_manager", "spawner", arguments=[*CONTROLLERS, "-c", "controller_manager"])
     return [publisher, *(simulator() if gazebo else manager(str(controllers))), spawner]
+
+
+def controllers_of(robot: str, name: str) -> Path:
+    """The file of a robot's controllers: the package's, or NAME_controllers.yaml beside the robot's own YAML."""
+    own = Path(robot).suffix in (".yaml", ".yml")
+    folder = Path(robot).resolve().parent if own else share_dir() / "config" / "controllers"
+    path = folder / (f"{name}_controllers.yaml" if own else f"{name}.yaml")
+    if not path.is_file():
+        raise ConfigError(f"no controllers of robot {name}: {path} is missing; copy config/controllers/sim_cell.yaml")
+    return path
 
 
 def manager(controllers: str) -> list[LaunchDescriptionEntity]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imagewam_ros.core.errors import GraphError
+from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import share_dir
 from imagewam_ros.graph import (
     ARGUMENTS,
@@ -92,6 +92,26 @@ class Exited:
         self.returncode = returncode
 
 
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [
+        ({}, "LOCALHOST"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, "SUBNET"),
+        ({"ROS_LOCALHOST_ONLY": "0"}, None),
+    ],
+)
+def test_nobody_beyond_this_computer_takes_part_unless_the_site_says_so(
+    described: tuple[Any, Any], site: dict[str, str], expected: str | None
+) -> None:
+    context, entities = described
+    context.environment.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
+    context.environment.pop("ROS_LOCALHOST_ONLY", None)
+    context.environment.update(site)
+    action = next(e for e in entities if type(e).__name__ == "SetEnvironmentVariable")
+    action.visit(context)
+    assert context.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == expected
+
+
 def test_publishers_of_images_get_the_profile(described: tuple[Any, Any]) -> None:
     _, entities = described
     nodes = [e for e in entities if type(e).__name__ == "Node"]
@@ -136,3 +156,13 @@ def test_without_the_packages_the_launch_says_what_to_install(
     context.launch_configurations.update({"hardware": "mock", "robot": "sim_cell", "namespace": ""})
     with pytest.raises(GraphError, match="sim:=mock needs robot_state_publisher, controller_manager"):
         start(context)
+
+
+def test_a_robot_of_ones_own_brings_its_controllers(described: tuple[Any, Any], tmp_path: Path) -> None:
+    del described
+    find = runpy.run_path(str(ROS2_CONTROL))["controllers_of"]
+    assert find("ur5e", "ur5e") == share_dir() / "config" / "controllers" / "ur5e.yaml"
+    with pytest.raises(ConfigError, match=r"no controllers of robot mine: .*mine_controllers.yaml is missing; copy"):
+        find(str(tmp_path / "mine.yaml"), "mine")
+    (tmp_path / "mine_controllers.yaml").touch()
+    assert find(str(tmp_path / "mine.yaml"), "mine") == tmp_path / "mine_controllers.yaml"
