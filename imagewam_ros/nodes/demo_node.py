@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -30,7 +30,7 @@ from imagewam_ros.nodes.spin import run
 from imagewam_ros.srv import ResetScene, SetInstruction
 
 T = TypeVar("T")
-Service = Client[Any, Any]
+Service: TypeAlias = "Client[Any, Any]"  # rclpy of Jazzy and older cannot be subscripted
 Steps = Generator[None, None, T]
 """A script that is advanced by a timer and yields whenever it has to wait."""
 

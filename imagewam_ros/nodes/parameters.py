@@ -53,7 +53,7 @@ def on_change(node: Node, config: T, accept: Callable[[T], None]) -> Callable[[]
     """Call `accept` with a checked new config when a changeable parameter is set; returns what ends that."""
     current = config
 
-    def decide(changes: list[Parameter[Any]]) -> SetParametersResult:
+    def decide(changes: "list[Parameter[Any]]") -> SetParametersResult:
         nonlocal current
         ours = {change.name: change.value for change in changes if not _foreign(change.name)}
         try:
