@@ -47,7 +47,7 @@ class TrainConfig:
     keeps the weights in float32.
     """
 
-    steps: int = 2000
+    steps: int = 3500
     batch: int = 32
     draws: int = 3
     targets: int = 8
