@@ -103,7 +103,7 @@ class Contract:
             raise ConfigError(f"prompt must hold {{task}}, found {self.prompt!r}")
         if self.normalisation not in MODES and constant_range(self.normalisation) is None:
             raise ConfigError(
-                f"normalisation must be one of {', '.join(MODES)} or low/high, found {self.normalisation!r}"
+                f"normalisation must be one of {', '.join(MODES)}, found {self.normalisation!r} (a range is low/high)"
             )
 
     @property

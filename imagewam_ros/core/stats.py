@@ -86,7 +86,7 @@ def normaliser(mode: str, statistics: Statistics) -> Normaliser:
         return _range_normaliser(statistics.q01, statistics.q99)
     limits = constant_range(mode)
     if limits is None:
-        raise ConfigError(f"normalisation must be one of {', '.join(MODES)} or low/high, found {mode!r}")
+        raise ConfigError(f"normalisation must be one of {', '.join(MODES)}, found {mode!r} (a range is low/high)")
     return _range_normaliser(*(np.full_like(statistics.mean, limit) for limit in limits))
 
 

@@ -49,7 +49,7 @@ def test_constant_range_is_the_same_for_every_dimension(samples: np.ndarray) -> 
 
 @pytest.mark.parametrize("mode", ["tanh", "2/1", "1/1", "a/b"])
 def test_range_that_is_none_is_an_unknown_mode(mode: str, samples: np.ndarray) -> None:
-    with pytest.raises(ConfigError, match="normalisation must be one of .* or low/high, found"):
+    with pytest.raises(ConfigError, match="normalisation must be one of .*, found .*a range is low/high"):
         normaliser(mode, Statistics.of(samples))
 
 
