@@ -57,7 +57,7 @@ class Request:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to look at."""
     parser.add_argument("--robot", default="sim_cell", help="a name in config/robots, or a YAML (default: %(default)s)")
-    parser.add_argument("--urdf", type=Path, help="xacro file of the robot (default: the shipped one)")
+    parser.add_argument("--urdf", type=Path, help="xacro file of the robot (default: the one that its YAML names)")
     parser.add_argument(
         "--policy", help=f"checkpoint: a name in models, a directory, or none (default: {DEFAULT_POLICY})"
     )
@@ -108,11 +108,11 @@ def examine(robot: Embodiment, request: Request) -> Iterator[Finding]:
 
 def _description(robot: Embodiment, path: Path | None) -> Iterator[Finding]:
     try:
-        from imagewam_ros.kinematics.description import expand
+        from imagewam_ros.kinematics.description import describe, expand
     except ImportError as error:
         yield skipped("URDF", str(error), "pip install xacro")
         return
-    yield from check_description(robot, parse(expand(path)))
+    yield from check_description(robot, parse(expand(path) if path else describe(robot)))
 
 
 def _policy(robot: Embodiment, request: Request) -> Iterator[Finding]:

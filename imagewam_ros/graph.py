@@ -44,7 +44,7 @@ TELEOP = ("none", "leader", "gamepad", "spacemouse", "keyboard")
 
 ARGUMENTS = (
     Argument("robot", "sim_cell", "robot: a name in config/robots, or the path of a YAML file"),
-    Argument("policy", "tiny", "checkpoint: a name in models, or the path of a directory"),
+    Argument("policy", "tiny", "checkpoint: a name in models, or the path of a directory; none for teleop alone"),
     Argument("instruction", "", "what to do, in plain words; empty waits for policy/set_instruction"),
     Argument("device", "auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
     Argument(
@@ -105,7 +105,8 @@ class Death(Enum):
 class Process:
     """One node in a process of its own.
 
-    A process runs when every argument in `when` has the value given there, or one of those. Parameters
+    A process runs when every argument in `when` has the value given there, or one of those, and none in
+    `unless` has the value given there. Parameters
     may be plain values, lists of strings, or stand for values known later. One that `deactivates` the others is asked
     to end before them, so that the arms come to rest while everything they depend on is there.
     """
@@ -116,6 +117,7 @@ class Process:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     remappings: tuple[tuple[str, str], ...] = ()
     when: Mapping[str, Value | tuple[Value, ...]] = field(default_factory=dict)
+    unless: Mapping[str, Value] = field(default_factory=dict)
     publishes_images: bool = False
     deactivates: bool = False
 
@@ -160,6 +162,7 @@ PROCESSES = (
             "device": Ref("device"),
             "instruction": Ref("instruction"),
         },
+        unless={"policy": "none"},
     ),
     Process(
         "recorder",
@@ -240,7 +243,12 @@ def settings(chosen: Mapping[str, str]) -> dict[str, Value]:
 
 def running(values: Mapping[str, Value]) -> tuple[Process, ...]:
     """Return the processes that run under these values of the arguments, in starting order."""
-    return tuple(p for p in PROCESSES if all(values[name] in one_of(wanted) for name, wanted in p.when.items()))
+    return tuple(
+        process
+        for process in PROCESSES
+        if all(values[name] in one_of(wanted) for name, wanted in process.when.items())
+        and all(values[name] != unwanted for name, unwanted in process.unless.items())
+    )
 
 
 def one_of(wanted: Value | tuple[Value, ...]) -> tuple[Value, ...]:

@@ -101,7 +101,7 @@ def value(of: Parameter) -> object:
 
 
 def condition(process: Process) -> IfCondition | None:
-    return IfCondition(PythonExpression(running(process))) if process.when else None
+    return IfCondition(PythonExpression(running(process))) if process.when or process.unless else None
 
 
 def running(process: Process) -> list[str | Substitution]:
@@ -111,6 +111,8 @@ def running(process: Process) -> list[str | Substitution]:
         texts = tuple(str(w).lower() if isinstance(w, bool) else str(w) for w in one_of(wanted))
         lower = ".lower()" if isinstance(one_of(wanted)[0], bool) else ""
         words += [" and '", LaunchConfiguration(name), f"'{lower} in {texts!r}"]
+    for name, unwanted in process.unless.items():
+        words += [" and '", LaunchConfiguration(name), f"' != '{unwanted}'"]
     return words
 
 

@@ -33,7 +33,7 @@ def test_every_process_has_an_executable_script() -> None:
 def test_references_and_conditions_name_arguments() -> None:
     known = {argument.name for argument in ARGUMENTS}
     for process in PROCESSES:
-        assert set(process.when) <= known
+        assert set(process.when) | set(process.unless) <= known
         assert {value.argument for value in process.parameters.values() if isinstance(value, Ref)} <= known
 
 
@@ -69,6 +69,11 @@ def test_names_are_unique_and_the_executor_is_activated_last(chosen: dict[str, s
     assert managed == tuple(name for name in names if name != "bringup")
     assert managed[-1] == "executor"
     assert managed[-2] == "doctor" or chosen.get("doctor") != "true"
+
+
+def test_hands_alone_need_no_policy() -> None:
+    values = settings({"policy": "none", "teleop": "gamepad"})
+    assert [process.name for process in running(values)] == ["sim", "teleop", "executor", "bringup"]
 
 
 def test_each_kind_of_camera_serves_the_robots_topics() -> None:

@@ -58,7 +58,7 @@ def test_every_argument_is_described_and_has_the_default_of_the_graph(described:
     [
         {"sim": "mujoco"},
         {"sim": "none"},
-        {"sim": "mock"},
+        {"sim": "mock", "policy": "none"},
         {"sim": "none", "cameras": "usb", "record": "true", "teleop": "gamepad", "doctor": "true"},
     ],
     ids=str,

@@ -23,7 +23,7 @@ from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import Source
 from imagewam_ros.kinematics.chains import Chains
-from imagewam_ros.kinematics.description import expand
+from imagewam_ros.kinematics.description import describe, expand
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK, WARN
@@ -42,7 +42,7 @@ LEADER = "leader"
 class TeleopConfig:
     """device is leader or a hand-held one. takeover marks chunks as an intervention in a policy's run.
 
-    urdf is the path of a xacro file for the inverse kinematics, by default the shipped one.
+    urdf is the path of a xacro file for the inverse kinematics, by default the robot's own.
     """
 
     robot: str = "sim_cell"
@@ -107,7 +107,8 @@ class TeleopNode(ManagedNode):
         return operator
 
     def _hands(self, config: TeleopConfig, chunks: ChunkMaker) -> Operator:
-        chains = Chains(expand(Path(config.urdf) if config.urdf else None), self._robot)
+        urdf = expand(Path(config.urdf)) if config.urdf else describe(self._robot)
+        chains = Chains(urdf, self._robot)
         return CartesianOperator(chains, open_device(config.device, config.devices), config.cartesian, chunks)
 
     def _reader(self, operator: LeaderOperator, side: str, names: tuple[str, ...]) -> Callable[[JointStateMsg], None]:
