@@ -102,7 +102,9 @@ def _check_limits(robot: Embodiment, urdf: Urdf) -> Iterator[Finding]:
     if wrong:
         yield failed("URDF limits", f"{len(wrong)} differ: {'; '.join(wrong[:6])}", REMEDY)
     else:
-        yield passed("URDF limits", "position and velocity limits and units equal the URDF's")
+        stricter = sum(_is_stricter(joint, urdf.joints[joint.name]) for joint in robot.joints)
+        equal = "position and velocity limits and units equal the URDF's"
+        yield passed("URDF limits", f"limits of {stricter} joints are inside the URDF's" if stricter else equal)
 
 
 def _differences(joint: Joint, found: UrdfJoint) -> Iterator[str]:
@@ -110,5 +112,11 @@ def _differences(joint: Joint, found: UrdfJoint) -> Iterator[str]:
         yield f"{joint.name} is in {joint.unit}, the URDF says {found.kind}"
     for name in LIMITS:
         mine, theirs = getattr(joint, name), getattr(found, name)
-        if theirs is not None and abs(mine - theirs) > TOLERANCE:
+        beyond = theirs is not None and (theirs - mine if name == "lower" else mine - theirs) > TOLERANCE
+        if beyond:
             yield f"{joint.name} {name} {mine:g}, URDF {theirs:g}"
+
+
+def _is_stricter(joint: Joint, found: UrdfJoint) -> bool:
+    pairs = ((getattr(joint, name), getattr(found, name)) for name in LIMITS)
+    return any(theirs is not None and abs(mine - theirs) > TOLERANCE for mine, theirs in pairs)

@@ -69,6 +69,14 @@ def test_another_limit_or_unit_is_named(robot, urdf):
     )
 
 
+def test_a_robot_may_keep_inside_what_its_urdf_allows(robot, urdf):
+    findings = list(check_description(change_joint(robot, velocity=0.3, lower=-1.0, upper=1.0), urdf))
+    assert set(levels(findings).values()) == {Level.PASS}
+    assert "limits of 1 joints are inside the URDF's" in [finding.found for finding in findings]
+    assert "left_waist lower -2.7, URDF -2.6" in failure(check_description(change_joint(robot, lower=-2.7), urdf))
+    assert "left_waist velocity 9, URDF 2.5" in failure(check_description(change_joint(robot, velocity=9.0), urdf))
+
+
 def test_an_absent_frame_is_a_warning(robot, urdf):
     camera = dataclasses.replace(robot.cameras[0], frame="head_optical")
     wrong = dataclasses.replace(robot, cameras=(camera, *robot.cameras[1:]))
