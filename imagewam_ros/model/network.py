@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model import flow
 from imagewam_ros.model.expert_init import Inheritance
-from imagewam_ros.model.layers import Rotation
+from imagewam_ros.model.layers import Rotation, latents_of
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
@@ -113,6 +113,13 @@ class ImageWamNetwork(nn.Module, ABC):
             velocity = self._velocity(actions, modulation, cache)  # type: ignore[arg-type]
             actions = torch.addcmul(actions, velocity.float(), delta)
         return self.without_padding(actions)
+
+    def goal_noise(self, seed: int, latents: Tensor) -> Tensor:
+        """Start noise of a goal image, like latents (1, C, h, w); drawn as tokens on the CPU, as the authors do."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        rows, columns = latents.shape[2:]
+        noise = torch.randn(1, rows * columns, latents.shape[1], generator=generator)
+        return latents_of(noise, rows, columns).to(latents.device)
 
     def without_padding(self, values: Tensor) -> Tensor:
         """Drop padded dims of (..., action_dim)."""

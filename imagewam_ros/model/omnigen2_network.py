@@ -108,6 +108,11 @@ class OmniGen2Network(ImageWamNetwork):
             parts=((r"\.norm1\.linear\.", 0, (c.hidden,) * 4, (c.action_hidden,) * 4),),
         )
 
+    def goal_noise(self, seed: int, latents: Tensor) -> Tensor:
+        """Start noise of a goal image; here the authors draw latents."""
+        noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed))
+        return noise.to(latents.device)
+
     def embed(self, latents: Tensor, packed: Context, modulation: OmniModulation) -> OmniPrefix:
         """Refine packed text (B, L + 1, ctx) and reference image into the joint sequence's prefix."""
         batch, length = packed.tokens.shape[:2]

@@ -213,6 +213,6 @@ class WorldActionModel(Protocol):
         """Training forward on latents; losses are in `flow.losses`."""
 
     def preview(
-        self, images: Tensor, proprio: Tensor, instruction: Instruction, noise: Tensor, denoising: Denoising
+        self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
     ) -> Tensor:
-        """Imagined goal image (B, 3, H, W) in [-1, 1]. The actions never see it."""
+        """Imagined goal image (1, 3, H, W) in [-1, 1] from one observation. The actions never see it."""

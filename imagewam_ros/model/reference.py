@@ -285,8 +285,7 @@ class Reference:
 
     def goal_noise(self, seed: str) -> Tensor:
         """Start noise of the goal image."""
-        generator = torch.Generator("cpu").manual_seed(int(seed))
-        return torch.randn(self.stored(self.latents).shape, generator=generator)
+        return self.stored(self.network.goal_noise(int(seed), self.latents))
 
     def _goal(self, steps: str) -> tuple[Tensor, list[Tensor]]:
         """Goal latents and the velocities on the way."""

@@ -110,13 +110,13 @@ class ImageWam(nn.Module):
 
     @torch.no_grad()
     def preview(
-        self, images: Tensor, proprio: Tensor, instruction: Instruction, noise: Tensor, denoising: Denoising
+        self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
     ) -> Tensor:
         """See `protocol.WorldActionModel`."""
         context = self.text.condition(instruction.tokens, images)
         latents, proprio = self.encode_images(images), self._state(proprio)
         grid = flow.schedule(denoising.steps, denoising.shift, denoising.time_grid)
-        target = noise.float()
+        target = self.network.goal_noise(seed, latents).float()
         for timestep, delta in zip(grid.timesteps, grid.deltas, strict=True):
             time = timestep.to(target.device).expand(target.shape[0])
             velocity = self.network.preview_velocity(target.to(self.dtype), time, latents, context, proprio)
