@@ -26,7 +26,7 @@ def ruckig_stop(p: float, v: float, a: float) -> Trajectory:
 
 
 @given(STATES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_stop_is_the_one_that_ruckig_finds(state: tuple[float, float, float]) -> None:
     stop, way = planned(*state), ruckig_stop(*state)
     assert stop.duration_s == pytest.approx(way.duration, abs=1e-7)
@@ -36,7 +36,7 @@ def test_stop_is_the_one_that_ruckig_finds(state: tuple[float, float, float]) ->
 
 
 @given(STATES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_extent_is_the_extreme_of_dense_samples(state: tuple[float, float, float]) -> None:
     stop = planned(*state)
     samples = [stop_at(stop, t).position[0] for t in np.linspace(0, stop.duration_s, 400)]

@@ -126,7 +126,7 @@ def test_brake_stops_from_full_speed_inside_all_limits() -> None:
     ),
     st.sampled_from([0.001, 0.005, 0.02]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_reference_however_wild_breaks_a_limit(
     pieces: list[tuple[float, float, float, int]], period_s: float
 ) -> None:
