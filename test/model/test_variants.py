@@ -194,3 +194,34 @@ def test_missing_text_encoder_is_named(text, tmp_path):
     spec = VLTextSpec() if text is QwenVLText else OvisTextSpec()
     with pytest.raises(CheckpointError, match="cannot load the (text|condition) encoder in"):
         text.load(tmp_path, spec, 8)
+
+
+READ_BY = {
+    "target": (False, True),
+    "target_noise": (False, True),
+    "actions": (True, False),
+    "action_noise": (True, False),
+    "reference": (True, True),
+    "context": (True, True),
+    "proprio": (True, True),
+}
+"""Which inputs may move (the action velocity, the image velocity): the mask table, seen from outside."""
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_mask_table_holds(model, name):
+    image, proprio, instruction = inputs(model)
+    latents = model.encode_images(image)
+    context = model.text.condition(instruction.tokens, image)
+    draw = torch.Generator().manual_seed(2)
+    batch = JointBatch(
+        latents, context, proprio, torch.randn(1, HORIZON, 14, generator=draw),
+        torch.randn(1, HORIZON, 14, generator=draw), torch.tensor([500.0]), -latents,
+        torch.randn(latents.shape, generator=draw), torch.tensor([500.0]),
+    )  # fmt: skip
+    before = getattr(batch, name)
+    changed = Context(-before.tokens, before.mask) if name == "context" else -before
+    with torch.no_grad():
+        first, second = (model.joint_forward(b) for b in (batch, dataclasses.replace(batch, **{name: changed})))
+    moved = not torch.equal(first.action, second.action), not torch.equal(first.video, second.video)
+    assert moved == READ_BY[name]
