@@ -25,7 +25,6 @@ def test_any_life_keeps_every_limit(robot: Embodiment, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_campaign_of_a_hundred_thousand_ticks_keeps_every_limit(robot: Embodiment) -> None:
     tally = campaign.run(robot, 100_000, seed=0)
     passes(tally)
