@@ -17,10 +17,15 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import StaleObservation
 from imagewam_ros.core.schema import ActionChunk, Observation
 from imagewam_ros.core.stats import Statistics, normaliser
+from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
-from imagewam_ros.model.flow import action_noise
+from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.preprocess import mosaic_pixels
-from imagewam_ros.model.protocol import Instruction, PrefixCache, WorldActionModel
+from imagewam_ros.model.protocol import Instruction, PrefixCache
+from imagewam_ros.model.sampler import Drawn, Sampler, SamplerConfig
+from imagewam_ros.model.wam import ImageWam
+
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 class Policy:
@@ -28,13 +33,14 @@ class Policy:
 
     def __init__(
         self,
-        model: WorldActionModel,
+        model: ImageWam,
         contract: Contract,
         statistics: Mapping[str, Statistics],
         device: str = "cpu",
         clock: Callable[[], float] = time.perf_counter,
+        sampling: SamplerConfig | None = None,
     ) -> None:
-        """Wrap `model`; `clock` in s measures inference and nothing else."""
+        """Wrap `model`; `clock` in s measures inference and chooses the steps of a deadline, nothing else."""
         self.contract = contract
         self._model, self._device, self._clock = model, device, clock
         self._state = normaliser(contract.normalisation, statistics["state"])
@@ -43,11 +49,16 @@ class Policy:
         self._instructions: dict[str, Instruction] = {}
         self._cache: PrefixCache | None = None
         self._sequence = 0
-        with torch.inference_mode():
-            self._plan = model.plan(contract.denoising)
+        self._sampler = Sampler(model.network, contract.denoising, contract.horizon, sampling or SamplerConfig(), clock)
 
     @classmethod
-    def load(cls, directory: Path, robot: Embodiment | None = None, device: str = "cpu") -> "Policy":
+    def load(
+        cls,
+        directory: Path,
+        robot: Embodiment | None = None,
+        device: str = "cpu",
+        sampling: SamplerConfig | None = None,
+    ) -> "Policy":
         """Load a checkpoint directory, for `robot` when given.
 
         Raises CheckpointError when it cannot be read and EmbodimentMismatch when it was made for
@@ -56,7 +67,8 @@ class Policy:
         checkpoint = load_checkpoint(directory, device=device)
         if robot is not None:
             checkpoint.contract.check(robot)
-        return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device)
+        channels_last(checkpoint.model.codec)
+        return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling)
 
     def set_instruction(self, text: str) -> None:
         """Encode an instruction ahead of its first observation."""
@@ -64,11 +76,20 @@ class Policy:
             with torch.inference_mode():
                 self._instructions = {text: self._model.encode_instruction(text)}
 
-    def infer(self, observation: Observation, seed: int = 0, ready_ns: int = 0) -> ActionChunk:
+    def infer(
+        self,
+        observation: Observation,
+        seed: int = 0,
+        ready_ns: int = 0,
+        running: ActionChunk | None = None,
+        delay_ns: int = 0,
+    ) -> ActionChunk:
         """Return the chunk that follows `observation`, denoised from the noise that `seed` stands for.
 
-        ready_ns is copied into the chunk. Raises ConfigError for a missing camera or image of
-        another kind, StaleObservation when the number of joints differs or one is not finite.
+        ready_ns is copied into the chunk. With chunking, the rows of `running` that are due within
+        delay_ns of the observation are committed: they condition the chunk, and it begins with them.
+        Raises ConfigError for a missing camera or image of another kind, StaleObservation when the
+        number of joints differs or one is not finite.
         """
         positions = observation.positions
         if positions.size != len(self.contract.joint_names) or not np.isfinite(positions).all():
@@ -78,31 +99,54 @@ class Policy:
             )
         self.set_instruction(observation.instruction)
         start = self._clock()
-        actions = self._denoise(observation, seed)
+        committed = self._committed(observation, running, delay_ns)
+        drawn = self._denoise(observation, seed, start, committed)
+        actions = self._targets(drawn, observation)
         self._sequence += 1
         return ActionChunk(
             stamp_ns=observation.stamp_ns,
             period_ns=self.contract.period_ns,
             joint_names=self.contract.joint_names,
-            positions=actions,
+            positions=actions[0],
             first_row_offset_periods=self.contract.first_row_offset_periods,
             sequence=self._sequence,
             ready_ns=ready_ns,
             instruction_id=observation.instruction_id,
             contract_hash=self.contract.hash,
+            committed_rows=0 if committed is None else committed.rows,
+            spread=actions.std(0).mean(0) if len(actions) > 1 else np.zeros(0),
             seed=seed,
-            denoise_steps=self.contract.denoising.steps,
+            denoise_steps=drawn.steps,
             inference_s=self._clock() - start,
         )
 
     @torch.inference_mode()
-    def _denoise(self, observation: Observation, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """Targets (rows, joints) in rad and m."""
+    def _denoise(self, observation: Observation, seed: int, start: float, committed: Committed | None) -> Drawn:
         pixels = mosaic_pixels(observation.images, self.contract.mosaic, self._device)
         proprio = torch.as_tensor(self._state.forward(observation.positions), dtype=torch.float32, device=self._device)
         instruction = self._instructions[observation.instruction]
-        self._cache = self._model.prefill(pixels, proprio[None], instruction, self._plan, self._cache)
-        noise = action_noise(seed, self.contract.horizon, len(self.contract.joint_names)).to(self._device)
-        normalised = self._model.denoise(noise, self._cache, self._plan)[0].float().cpu().numpy()
-        actions = self._action.inverse(normalised.astype(np.float64))
+        cache = self._model.prefill(pixels, proprio[None], instruction, self._sampler.plan, self._cache)
+        self._cache = self._sampler.room(cache)
+        return self._sampler.draw(seed, self._cache, start, committed)
+
+    def _targets(self, drawn: Drawn, observation: Observation) -> Rows:
+        """Targets (samples, rows, joints) in rad and m."""
+        actions = self._action.inverse(drawn.actions.float().cpu().numpy().astype(np.float64))
         return actions + np.where(self._relative, observation.positions, 0.0)
+
+    def _committed(self, observation: Observation, running: ActionChunk | None, delay_ns: int) -> Committed | None:
+        """Rows of `running` on the time grid of the next chunk; nothing where it has too few left."""
+        if running is None or self._sampler.config.chunking == "none":
+            return None
+        contract = self.contract
+        rows = contract.first_row_offset_periods + np.arange(contract.horizon)  # periods after the observation
+        index = (rows * contract.period_ns + observation.stamp_ns - running.due_ns(0)) / running.period_ns
+        left = int((index <= running.rows - 1).sum())
+        count = min(int((rows * contract.period_ns <= delay_ns).sum()), left, contract.horizon - 1)
+        if count < 1 or index[0] < 0:
+            return None
+        columns = running.positions.T
+        targets = np.stack([np.interp(index, np.arange(running.rows), column) for column in columns], 1)
+        known = self._action.forward(targets - np.where(self._relative, observation.positions, 0.0))
+        weight = soft_weights(contract.horizon, count, left)
+        return Committed(torch.as_tensor(known, dtype=torch.float32), weight, count)

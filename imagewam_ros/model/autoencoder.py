@@ -137,6 +137,11 @@ def drawn(mean: Tensor, logvar: Tensor, seed: int | None) -> Tensor:
     return mean + (0.5 * logvar.clamp(-30, 20)).exp() * noise
 
 
+def channels_last(codec: Any) -> None:
+    """Lay a codec's convolutions out as processors like them; latents change by rounding only."""
+    codec.autoencoder.to(memory_format=torch.channels_last)
+
+
 def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:
     """Load a diffusers autoencoder from its directory. Raises CheckpointError."""
     if not (directory / "config.json").is_file():

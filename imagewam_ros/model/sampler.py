@@ -106,21 +106,23 @@ class Sampler:
         return with_lanes(cache, self.lanes) if self.lanes > 1 else cache
 
     @torch.no_grad()
-    def draw(self, seed: int, cache: PrefixCache, spent_s: float = 0.0, committed: Committed | None = None) -> Drawn:
-        """Denoise against a cache from `room`; spent_s of the deadline is gone."""
+    def draw(self, seed: int, cache: PrefixCache, started_s: float = 0.0, committed: Committed | None = None) -> Drawn:
+        """Denoise against a cache from `room`; the deadline counts from started_s of the clock."""
         config, device = self.config, self.plan.timesteps.device
         seeds = (seed + i * SEED_STRIDE for i in range(config.samples))
         noise = torch.cat([action_noise(each, *self._shape) for each in seeds]).to(device)
         if self._sweeps:
             outcome = denoise_parallel(self._network, noise, cache, self.plan, self._sweeps, config.tolerance)
             return Drawn(outcome.actions, len(self.plan.action), outcome.sequential)
-        count = self._affordable(spent_s)
+        if not config.deadline_ms:
+            return Drawn(self._denoise(noise, cache, self.plan, committed), self._denoising.steps)
+        _wait(device)
         start = self._clock()
+        count = self._affordable(start - started_s)
         actions = self._denoise(noise, cache, self._plan(count), committed)
-        if config.deadline_ms:
-            _wait(device)
-            took_s = (self._clock() - start) / count
-            self._step_s = took_s if not self._step_s else 0.8 * self._step_s + 0.2 * took_s
+        _wait(device)
+        took_s = (self._clock() - start) / count
+        self._step_s = took_s if not self._step_s else 0.8 * self._step_s + 0.2 * took_s
         return Drawn(actions, count)
 
     def _denoise(self, noise: Tensor, cache: Any, plan: Plan, committed: Committed | None) -> Tensor:
@@ -143,7 +145,7 @@ class Sampler:
     def _affordable(self, spent_s: float) -> int:
         """Steps that fit; all of them before one was measured."""
         most = self._denoising.steps
-        if not self.config.deadline_ms or not self._step_s:
+        if not self._step_s:
             return most
         return steps_within(self.config.deadline_ms / 1e3 - spent_s, self._step_s, self.config.fewest_steps, most)
 
@@ -156,7 +158,7 @@ class Sampler:
 
 def steps_within(left_s: float, step_s: float, fewest: int, most: int) -> int:
     """Steps of step_s that fit into left_s, within [fewest, most]."""
-    return max(min(fewest, most), min(most, int(left_s / step_s)))
+    return max(min(fewest, most), min(most, int(left_s / step_s + 1e-6)))
 
 
 def _wait(device: torch.device) -> None:
