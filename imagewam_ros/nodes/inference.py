@@ -11,6 +11,7 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.schema import ActionChunk, Observation
 from imagewam_ros.model.device import choose_device
+from imagewam_ros.model.sampler import SamplerConfig
 from imagewam_ros.policy import Policy
 
 
@@ -20,10 +21,12 @@ class InferenceThread:
     Raises CheckpointError, ConfigError and EmbodimentMismatch as loading does.
     """
 
-    def __init__(self, checkpoint: str, robot: Embodiment, device: str, cpu_threads: int) -> None:
+    def __init__(
+        self, checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None = None
+    ) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._pending: Future[None] | None = None
-        self.policy = self._pool.submit(_load, checkpoint, robot, device, cpu_threads).result()
+        self.policy = self._pool.submit(_load, checkpoint, robot, device, cpu_threads, sampling).result()
 
     @property
     def busy(self) -> bool:
@@ -35,10 +38,21 @@ class InferenceThread:
         self._pool.submit(self.policy.set_instruction, text).result()
 
     def infer(
-        self, observation: Observation, seed: int, take: Callable[[ActionChunk], None], wake: Callable[[], None]
+        self,
+        observation: Observation,
+        seed: int,
+        take: Callable[[ActionChunk], None],
+        wake: Callable[[], None],
+        running: ActionChunk | None = None,
+        delay_ns: int = 0,
     ) -> None:
-        """Infer in the background: `take` gets the chunk on this thread, `wake` is called at the end."""
-        self._pending = self._pool.submit(lambda: take(self.policy.infer(observation, seed)))
+        """Infer in the background: `take` gets the chunk on this thread, `wake` is called at the end.
+
+        running and delay_ns as in `Policy.infer`.
+        """
+        self._pending = self._pool.submit(
+            lambda: take(self.policy.infer(observation, seed, running=running, delay_ns=delay_ns))
+        )
         self._pending.add_done_callback(lambda _: wake())
 
     def outcome(self) -> str:
@@ -52,11 +66,11 @@ class InferenceThread:
         self._pool.shutdown()
 
 
-def _load(checkpoint: str, robot: Embodiment, device: str, cpu_threads: int) -> Policy:
+def _load(checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None) -> Policy:
     """Load the policy and infer once, so that the first chunk is no slower than the others."""
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
-    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device))
+    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device), sampling)
     cameras = [robot.camera(name) for name in policy.contract.camera_names]
     grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
     policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))

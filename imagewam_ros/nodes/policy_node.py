@@ -19,6 +19,8 @@ from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Image
 from imagewam_ros.core.sync import SyncConfig, Synchroniser
+from imagewam_ros.model.chunking import DelayForecast
+from imagewam_ros.model.sampler import SamplerConfig
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
@@ -37,7 +39,8 @@ class PolicyNodeConfig:
 
     replan_period_s is the time between the observations of two chunks. seed is that of the first
     chunk after an instruction; the next ones count on. cpu_threads 0 leaves the choice to torch.
-    compressed subscribes to the compressed images.
+    compressed subscribes to the compressed images. delay_quantile is the part of measured delays,
+    from observation to published chunk, that chunks are committed for (sampling.chunking).
     """
 
     robot: str = "sim_cell"
@@ -48,9 +51,13 @@ class PolicyNodeConfig:
     seed: int = 0
     cpu_threads: int = 1
     compressed: bool = False
+    delay_quantile: float = 0.95
     sync: SyncConfig = field(default_factory=SyncConfig)
+    sampling: SamplerConfig = field(default_factory=SamplerConfig)
 
     def __post_init__(self) -> None:
+        if not 0 < self.delay_quantile <= 1:
+            raise ConfigError(f"delay_quantile must be in (0, 1], found {self.delay_quantile}")
         if not 0.01 <= self.replan_period_s <= 10:
             raise ConfigError(f"replan_period_s must be 0.01 to 10, found {self.replan_period_s}")
         if self.cpu_threads < 0:
@@ -64,13 +71,16 @@ class PolicyNode(ManagedNode):
         super().__init__("policy")
         self._instruction, self._instruction_id, self._next_seed = "", 0, 0
         self._last_ns = -1
+        self._running: ActionChunk | None = None
 
     def setup(self) -> None:
         """Load and warm up, then subscribe."""
         self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
         self._robot = load_embodiment(config.robot)
         self._joints = JointMerge.of(self._robot)
-        self._inference = InferenceThread(config.checkpoint, self._robot, config.device, config.cpu_threads)
+        self._inference = InferenceThread(
+            config.checkpoint, self._robot, config.device, config.cpu_threads, config.sampling
+        )
         self.cleanup.callback(self._inference.close)
         contract = self._inference.policy.contract
         cameras = {name: self._robot.camera(name) for name in contract.camera_names}
@@ -98,6 +108,7 @@ class PolicyNode(ManagedNode):
         self._sync.clear()
         self._joints = JointMerge.of(self._robot)
         self._last_ns = -1
+        self._running, self._delays = None, DelayForecast(self._config.delay_quantile)
         self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
 
     def stop(self, reason: str) -> None:
@@ -137,14 +148,20 @@ class PolicyNode(ManagedNode):
         assert observation is not None
         self._last_ns = observation.stamp_ns
         seed, self._next_seed = self._next_seed, self._next_seed + 1
-        self._inference.infer(observation, seed, self._take, self._done.trigger)
+        self._forecast_ns = self._delays.forecast_ns
+        self._inference.infer(observation, seed, self._take, self._done.trigger, self._running, self._forecast_ns)
 
     def _take(self, chunk: ActionChunk) -> None:
         """Publish a chunk, unless its instruction was changed meanwhile; called on the inference thread."""
         ready_ns = self.get_clock().now().nanoseconds
         if self.is_active and chunk.instruction_id == self._instruction_id:
             self._chunks_out.publish(messages.from_chunk(dataclasses.replace(chunk, ready_ns=ready_ns)))
+            self._delays.record(ready_ns - chunk.stamp_ns)
+            self._running = chunk
             self.diagnostics.meter.count("chunk")
+            if chunk.committed_rows and ready_ns - chunk.stamp_ns > self._forecast_ns:
+                self.diagnostics.meter.count("chunk later than forecast")
+            self.diagnostics.meter.sample("delay_forecast_s", self._forecast_ns / 1e9)
             self.diagnostics.meter.sample("inference_s", chunk.inference_s)
             self.diagnostics.meter.sample("camera_to_chunk_s", (ready_ns - chunk.stamp_ns) / 1e9)
 
@@ -164,7 +181,7 @@ class PolicyNode(ManagedNode):
         if text:
             self._inference.instruct(text)
         self._instruction, self._instruction_id, self._next_seed = text, self._instruction_id + 1, seed
-        self._last_ns = -1
+        self._last_ns, self._running = -1, None
         return self._instruction_id
 
     def _change(self, config: PolicyNodeConfig) -> None:

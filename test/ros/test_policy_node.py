@@ -118,6 +118,8 @@ def test_bad_streams_are_named_and_nothing_is_inferred(spawn, probe, checkpoint)
         ({"device": "cuda:7"}, "device 'cuda:7' was asked for and "),
         ({"device": "gpu"}, "unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
         ({"replan_period_s": 0.0}, "replan_period_s must be 0.01 to 10, found 0.0"),
+        ({"delay_quantile": 0.0}, "delay_quantile must be in (0, 1], found 0.0"),
+        ({"sampling.chunking": "soft"}, "chunking must be one of none, frozen, guided, found 'soft'"),
         ({"cpu_threads": -1}, "cpu_threads must not be negative, found -1"),
         ({"replan_period": 1.0}, "unknown parameter 'replan_period'; did you mean 'replan_period_s'?"),
     ],
