@@ -86,7 +86,7 @@ def prefill(network: Flux2Network, latents: Tensor, context: Context, proprio: T
     assert valid is not None
     text_ids = torch.zeros(text.shape[1], 4, device=latents.device)
     text_ids[:, 3] = torch.arange(text.shape[1], device=latents.device)
-    image_ids = grid_ids(*latents.shape[2:], network.reference_time, 4, latents.device)
+    image_ids = grid_ids(latents.shape[2], latents.shape[3], network.reference_time, 4, latents.device)
     table = _table(torch.cat([text_ids, image_ids]).to(latents.dtype), config.axes, config.theta)
     text, image = video.txt_in(text), video.img_in(tokens_of(latents))
     valid = torch.cat([valid, valid.new_ones(image.shape[:2])], 1)
@@ -211,7 +211,8 @@ def _table(ids: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
 
 def _rotated(x: Tensor, table: Tensor) -> Tensor:
     pairs = x.float().unflatten(-1, (-1, 1, 2))  # (B, H, n, d / 2, 1, 2)
-    return (table[..., 0] * pairs[..., 0] + table[..., 1] * pairs[..., 1]).flatten(-2).to(x.dtype)
+    rotated: Tensor = table[..., 0] * pairs[..., 0] + table[..., 1] * pairs[..., 1]
+    return rotated.flatten(-2).to(x.dtype)
 
 
 def _attention(

@@ -26,7 +26,7 @@ VALID_TOKENS, PADDED_TOKENS = 24, 512
 
 HORIZON = 16
 
-STREAM_GAIN, MODULATION_GAIN, QUERY_GAIN = 1.0, 0.5, 3.0
+STREAM_GAIN, MODULATION_GAIN, QUERY_GAIN = 1.0, 0.5, 2.0
 """Scale of what projections, modulation and normed queries give; sharp attention makes single tokens matter."""
 
 

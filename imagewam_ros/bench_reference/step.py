@@ -4,6 +4,7 @@
 import argparse
 import resource
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from imagewam_ros.bench_reference.stopwatch import Stopwatch, quantiles
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Image
+from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.preprocess import mosaic_pixels
@@ -59,6 +61,8 @@ class Case:
         }
         known = torch.zeros(HORIZON, self.layout.actions)
         self._committed = Committed(known, soft_weights(HORIZON, COMMITTED_ROWS, HORIZON - 4), COMMITTED_ROWS)
+        self._codec = deepcopy(self.weights.codec)
+        channels_last(self._codec)
         self.padded = flux2.text_context(self.weights, self.ids)
         self.text = Context(self.padded.tokens[:, :VALID_TOKENS].contiguous())
 
@@ -80,7 +84,7 @@ class Case:
             if pixels is None:
                 pixels = mosaic_pixels(self.images, self.layout.mosaic, self.device)
         with watch.phase("vae"):
-            latents = self.weights.codec.encode(pixels).to(self.dtype)
+            latents = self._codec.encode(pixels).to(self.dtype)
         with watch.phase("prefill"):
             plan = sampler.plan
             cache = network.prefill(latents, self.text, self.proprio, HORIZON, plan, self.cache)
