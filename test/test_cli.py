@@ -67,5 +67,10 @@ def test_a_mistake_of_the_user_is_one_line_and_code_2() -> None:
     assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if "did you mean 'robot'?" in line]
 
 
+def test_up_says_how_an_assignment_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "robot=mine"]) == 2
+    assert "expected name:=value, found 'robot=mine'; try `imagewam up --help`" in capsys.readouterr().err
+
+
 def test_ctrl_c_has_its_own_code() -> None:
     assert INTERRUPTED == 130

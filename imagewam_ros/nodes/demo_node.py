@@ -35,8 +35,6 @@ Steps = Generator[None, None, T]
 """A script that is advanced by a timer and yields whenever it has to wait."""
 
 STEP_S = 0.02
-READY_S = 180.0
-"""Longest wait for the graph: loading and warming up a policy takes most of a minute on two slow cores."""
 ANSWER_S = 20.0
 LINGER_S = 0.5
 """Simulated time after a success that still goes into the video."""
@@ -44,12 +42,16 @@ LINGER_S = 0.5
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """episode_s is the simulated time an episode may take; files go into the folder `out`."""
+    """episode_s is the simulated time an episode may take; files go into the folder `out`.
+
+    ready_s is the longest wait for the graph: loading and warming up a policy takes a while on slow cores.
+    """
 
     robot: str = "sim_cell"
     episodes: int = 5
     seed: int = 0
     episode_s: float = 20.0
+    ready_s: float = 180.0
     video_hz: float = 10.0
     out: str = "demo"
 
@@ -134,15 +136,15 @@ class DemoNode(Node):
             yield from self._episode(number)
 
     def _until_active(self) -> Steps[None]:
-        end = time.monotonic() + READY_S
+        end = time.monotonic() + self._config.ready_s
         found = "silent"
         while time.monotonic() < end:
-            answer = yield from self._call(self._state, GetState.Request(), READY_S)
+            answer = yield from self._call(self._state, GetState.Request(), self._config.ready_s)
             found = answer.current_state.label
             if answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
                 return
             yield
-        raise GraphError(f"executor is {found} after {READY_S:.0f} s, expected active; see the log files")
+        raise GraphError(f"executor is {found} after {self._config.ready_s:.0f} s, expected active; see the log files")
 
     def _episode(self, number: int) -> Steps[None]:
         seed = self._config.seed + number - 1

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo says when the graph is not as it should be; small nodes of the test stand for the graph."""
+
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.nodes import topics
+from imagewam_ros.nodes.demo_node import DemoConfig
+from imagewam_ros.srv import ResetScene, SetInstruction
+
+NODE = "imagewam_ros.nodes.demo_node"
+
+
+@pytest.mark.parametrize("values", [{"episodes": 0}, {"episode_s": 0.0}])
+def test_nothing_to_play_is_refused(values) -> None:
+    with pytest.raises(ConfigError, match="episodes and episode_s must be positive, found"):
+        DemoConfig(**values)
+
+
+@pytest.fixture
+def said(spawn, tmp_path: Path):
+    """Run the demo node to its end and return what it said."""
+
+    def run(probe, **parameters) -> str:
+        demo = spawn(NODE, out=tmp_path, **parameters)
+        assert probe.until(lambda: demo.process.poll() is not None, 60), demo.text()
+        assert demo.process.returncode == 1, demo.text()
+        return demo.text()
+
+    return run
+
+
+def executor(probe, state: int, label: str, obeys: bool) -> None:
+    def answer_state(_, response: GetState.Response) -> GetState.Response:
+        response.current_state = State(id=state, label=label)
+        return response
+
+    def answer_change(_, response: ChangeState.Response) -> ChangeState.Response:
+        response.success = obeys
+        return response
+
+    probe.node.create_service(GetState, "executor/get_state", answer_state)
+    probe.node.create_service(ChangeState, "executor/change_state", answer_change)
+
+
+def test_a_graph_that_is_not_there(probe, said) -> None:
+    assert "error: nothing from executor/get_state for 1 s; see the log files" in said(probe, ready_s=1.0)
+
+
+def test_an_executor_that_stays_inactive(probe, said) -> None:
+    executor(probe, State.PRIMARY_STATE_INACTIVE, "inactive", obeys=True)
+    assert "error: executor is inactive after 8 s, expected active; see the log files" in said(probe, ready_s=8.0)
+
+
+def test_an_executor_that_does_not_obey(probe, said) -> None:
+    executor(probe, State.PRIMARY_STATE_ACTIVE, "active", obeys=False)
+    assert "error: executor could not be deactivated; log/executor.log says why" in said(probe)
+
+
+def test_a_scene_that_is_refused(probe, said) -> None:
+    def refuse(request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
+        response.success, response.message = False, f"no scene {request.seed} today"
+        return response
+
+    def accept(_, response: SetInstruction.Response) -> SetInstruction.Response:
+        response.success = True
+        return response
+
+    executor(probe, State.PRIMARY_STATE_ACTIVE, "active", obeys=True)
+    probe.node.create_service(ResetScene, topics.SIM_RESET, refuse)
+    probe.node.create_service(SetInstruction, topics.SET_INSTRUCTION, accept)
+    assert "error: sim/reset of seed 7 refused: no scene 7 today" in said(probe, seed=7)
