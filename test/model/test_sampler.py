@@ -112,10 +112,10 @@ def test_deadline_chooses_the_steps_that_fit(network, prefix):
     limited = sampler(network, ticking(0.06), deadline_ms=45.0, fewest_steps=2)
     cache = prefix()
     assert limited.draw(0, cache).steps == 6, "nothing is measured yet"
-    assert limited.draw(0, cache).steps == 4
+    assert limited.draw(0, cache, started_s=0.18).steps == 4, "started when its clock was read"
     fewer = sampler(network, ticking(0.06), deadline_ms=45.0, fewest_steps=2)
     fewer.draw(0, cache)
-    assert fewer.draw(0, cache, spent_s=1.0).steps == 2, "late already: the fewest"
+    assert fewer.draw(0, cache, started_s=0.18 - 1.0).steps == 2, "late already: the fewest"
 
 
 def test_fewer_steps_are_a_schedule_of_their_own(network, prefix):
