@@ -13,10 +13,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from imagewam_ros.core.contract import Contract, Denoising, statistics_hash
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
@@ -25,7 +22,7 @@ from imagewam_ros.model import factory, layouts, official
 from imagewam_ros.model.checkpoint import SCHEMA, write_json
 from imagewam_ros.model.official_config import OfficialFacts, padded_dims, read_facts, read_statistics
 from imagewam_ros.model.official_shapes import config_of, variant_of
-from imagewam_ros.model.safetensors_stream import Lazy, write
+from imagewam_ros.model.safetensors_stream import lazily, write
 
 TEXT_LENGTH = 128
 """Tokens of a prompt in the released runs; longer prompts are cut."""
@@ -82,10 +79,7 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     part = out.with_name(out.name + ".part")
     part.mkdir(parents=True)
     try:
-        write(
-            part / "model.safetensors",
-            {n: Lazy(tuple(t.shape), t.dtype, partial(torch.Tensor.detach, t)) for n, t in state.items()},
-        )
+        write(part / "model.safetensors", {name: lazily(tensor) for name, tensor in state.items()})
         write_json(part / "stats.json", plain)
         _copy_encoders(options.encoders, part)
         write_json(part / "config.json", {"schema": SCHEMA, "contract": contract.to_dict(), "model": spec.to_dict()})

@@ -19,6 +19,7 @@ from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.model.checkpoint import audit
 from imagewam_ros.model.lora import merged
 from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.safetensors_stream import Lazy, lazily
 
 VIDEO, ACTION, PROPRIO = "mixtures.video.transformer.", "mixtures.action.", "proprio_encoder."
 ALIAS = "mixtures.video."
@@ -47,7 +48,7 @@ def read_official(path: Path) -> dict[str, Any]:
     return data
 
 
-def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None = None) -> dict[str, Tensor]:
+def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None = None) -> dict[str, Tensor | Lazy]:
     """Tensors under our names (video., action., proprio_encoder.), aliases dropped and LoRA adapters merged.
 
     Raises CheckpointError.
@@ -63,8 +64,8 @@ def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None 
             state["action." + name.removeprefix(ACTION)] = tensor
         elif _original(name) not in mot:
             state[name] = tensor  # the audit will call it unexpected
-    state = merged(state, lora_alpha, path)
-    return state | {PROPRIO + name: tensor for name, tensor in data["proprio_encoder"].items()}
+    proprio = {PROPRIO + name: tensor for name, tensor in data["proprio_encoder"].items()}
+    return merged(state, lora_alpha, path) | proprio
 
 
 def load_official(
@@ -77,13 +78,12 @@ def load_official(
     """Give a network built on "meta" the weights of a checkpoint and return its step. Raises CheckpointError."""
     data = read_official(path)
     state = audited(network_state(data, path, lora_alpha), network, path)
-    for name in list(state):
-        state[name] = state[name].to(device, dtype or state[name].dtype)
-    network.load_state_dict(state, strict=True, assign=True)
+    made = {name: lazily(tensor).make().to(device, dtype or tensor.dtype) for name, tensor in state.items()}
+    network.load_state_dict(made, strict=True, assign=True)
     return int(data.get("step", 0))
 
 
-def audited(state: Mapping[str, Tensor], network: ImageWamNetwork, path: Path) -> dict[str, Tensor]:
+def audited(state: Mapping[str, Tensor | Lazy], network: ImageWamNetwork, path: Path) -> dict[str, Tensor | Lazy]:
     """Return the tensors that the network has, unused ones left out. Raises CheckpointError naming every other."""
     kept = {name: tensor for name, tensor in state.items() if not (network.unused and re.match(network.unused, name))}
     audit({name: tuple(tensor.shape) for name, tensor in kept.items()}, network, path)

@@ -7,6 +7,7 @@ Source: the format's description at github.com/huggingface/safetensors.
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,13 @@ class Lazy(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
     make: Callable[[], Tensor]
+
+
+def lazily(tensor: "Tensor | Lazy") -> Lazy:
+    """A tensor that is there already, or as it is."""
+    if isinstance(tensor, Lazy):
+        return tensor
+    return Lazy(tuple(tensor.shape), tensor.dtype, partial(Tensor.detach, tensor))
 
 
 def write(path: Path, tensors: Mapping[str, Lazy]) -> None:
