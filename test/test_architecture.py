@@ -94,9 +94,7 @@ def test_no_room_bears_the_name_of_generated_code() -> None:
 
 @pytest.mark.parametrize("room", existing(TORCH_FREE))
 def test_room_imports_with_torch_and_ros_blocked(room: str) -> None:
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules(room)
-    ]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules(room)]
     code = "import sys, importlib\nfor n in ('torch', 'rclpy'): sys.modules[n] = None\n" + "\n".join(
         f"importlib.import_module({name!r})" for name in names
     )
