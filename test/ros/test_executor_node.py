@@ -153,8 +153,9 @@ def test_guard_caps_the_tools_speed(cell) -> None:
     running.wait(lambda s: s.accepted == 1)
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     chains = Chains(describe(ROBOT), ROBOT)
-    elapsed_s = np.diff([command.nominal_ns for command in running.commands])[:, None] / 1e9
-    path = np.array([[pose[:3, 3] for pose in chains.forward(c.position).values()] for c in running.commands])
+    commands = list(running.commands)  # more keep coming
+    elapsed_s = np.diff([command.nominal_ns for command in commands])[:, None] / 1e9
+    path = np.array([[pose[:3, 3] for pose in chains.forward(c.position).values()] for c in commands])
     speed = np.linalg.norm(np.diff(path, axis=0), axis=-1) / elapsed_s
     assert 0.05 < speed.max() <= 0.26
 

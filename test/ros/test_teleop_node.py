@@ -2,6 +2,7 @@
 """Hands to chunks through real topics, and a recorded gamepad that moves the simulated arm."""
 
 import threading
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -99,9 +100,17 @@ def test_leaders_match_first_then_lead_and_let_go(spawn, probe, hands) -> None:
 
 
 def test_an_absent_device_fails_to_configure_with_the_remedy(spawn, probe, tmp_path) -> None:
+    pytest.importorskip("evdev", reason="needs python-evdev, requirements/teleop.txt")
     teleop = spawn(TELEOP, device="gamepad", devices__gamepad=tmp_path / "absent")
     assert not probe.change("teleop", "configure")
     assert "no input device at" in teleop.text()
+
+
+@pytest.mark.skipif(find_spec("evdev") is not None, reason="python-evdev is installed here")
+def test_an_absent_library_fails_to_configure_with_the_remedy(spawn, probe, tmp_path) -> None:
+    teleop = spawn(TELEOP, device="gamepad", devices__gamepad=tmp_path / "absent")
+    assert not probe.change("teleop", "configure")
+    assert "python-evdev cannot be imported" in teleop.text() and "pip install evdev" in teleop.text()
 
 
 def test_an_unknown_device_answers_with_the_nearest(spawn, probe) -> None:
