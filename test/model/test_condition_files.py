@@ -169,3 +169,13 @@ def test_saved_language_model_answers_the_same(language_model, words, tmp_path):
     text = QwenVLText(language_model, words, VLTextSpec(), 64)
     text.save(tmp_path)
     assert torch.allclose(QwenVLText.load(tmp_path, VLTextSpec(), 64).encode(PROMPT), text.encode(PROMPT), atol=1e-6)
+
+
+def test_pad_row_does_not_see_itself(language_model, words):
+    row = QwenVLText(language_model, words, VLTextSpec(True), 64).encode(PROMPT)[-1]
+    ids = torch.tensor([[*words(PROMPT)["input_ids"], words.pad_token_id]])
+    blind, seeing = torch.ones_like(ids), torch.ones_like(ids)
+    blind[0, -1] = 0
+    with torch.no_grad():
+        own, other = (language_model(ids, attention_mask=x).last_hidden_state[0, -1] for x in (blind, seeing))
+    assert torch.allclose(row, own, atol=1e-6) and not torch.allclose(row, other, atol=1e-5)
