@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from imagewam_ros.control.timeline import KEPT_CHUNKS, RULES, MergeConfig, Rows, Timeline
 
 P = 50_000_000
-LENGTH = 12
 
 
 class Book:
@@ -48,21 +47,21 @@ class Book:
 @settings(max_examples=40)
 @given(
     st.sampled_from(RULES),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2 * P)), min_size=1, max_size=14),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2 * P), st.integers(8, 16)), min_size=1, max_size=14),
     st.integers(0, 6),
     st.sampled_from([0.0, 0.06, 0.1]),
     st.sampled_from([-1.0, 0.0, 0.01, 0.5]),
     st.sampled_from([0.01, 0.2, 0.4]),
 )
 def test_rows_are_those_of_the_book(rule, arrivals, horizon, skip_s, decay, crossfade_s):
-    """Chunks on one grid, each 0 to 3 periods after the last, arriving up to two periods after their observation."""
+    """Chunks of 8 to 16 rows on one grid, each 0 to 3 periods after the last, arriving up to two periods late."""
     config = MergeConfig(rule, decay, crossfade_s, horizon, skip_s)
     book, timeline, stamp, now = Book(config), Timeline.empty(1), 0, 0
-    for number, (later, delay) in enumerate(arrivals):
+    for number, (later, delay, length) in enumerate(arrivals):
         stamp += later * P
         now = max(now, stamp + delay)
-        times = stamp + np.arange(1, LENGTH + 1) * P
-        positions = np.sin(np.arange(LENGTH) + 3.0 * number)[:, None]
+        times = stamp + np.arange(1, length + 1) * P
+        positions = np.sin(np.arange(length) + 3.0 * number)[:, None]
         end = int(times[horizon])
         timeline = timeline.merge(Rows(times, positions), config, end, now)
         book.merge(dict(zip(times.tolist(), positions[:, 0].tolist(), strict=True)), end, now)
