@@ -34,7 +34,7 @@ class Curve:
     """Quintic pieces followed by a stop.
 
     knots_ns (pieces + 1,) in ascending order; coefficients (pieces, 6, joints) in powers of the
-    seconds since the piece began; before the first knot the curve rests at its start.
+    seconds since the piece began; before the first knot the curve stands in its first state.
     """
 
     knots_ns: tuple[int, ...]
@@ -44,12 +44,13 @@ class Curve:
     def at(self, time_ns: int) -> Motion:
         """State at `time_ns`."""
         last = len(self.knots_ns) - 1
+        time_ns = max(time_ns, self.knots_ns[0])
         if time_ns >= self.knots_ns[last]:
             if time_ns >= self.rest_ns:
                 return self._rest
             return stop_at(self.stop, (time_ns - self.knots_ns[last]) * 1e-9)
         piece = max(bisect_right(self.knots_ns, time_ns) - 1, 0)
-        s = max(time_ns - self.knots_ns[piece], 0) * 1e-9
+        s = (time_ns - self.knots_ns[piece]) * 1e-9
         s2, s3, s4 = s * s, s**3, s**4
         powers = np.array(
             (

@@ -101,6 +101,13 @@ def test_without_rows_it_brakes() -> None:
     assert np.array_equal(curve.at(60_000_000).position, same.at(60_000_000).position)
 
 
+def test_before_its_beginning_a_stop_stands_in_its_first_state() -> None:
+    first = Motion(np.array([0.2]), np.array([0.5]), np.array([0.0]))
+    curve = braking_curve(first, 1_000_000, np.ones(1), np.ones(1))
+    for found, wanted in zip(curve.at(0), first, strict=True):
+        np.testing.assert_allclose(found, wanted)
+
+
 def test_energy_is_the_integral_of_the_squared_jerk() -> None:
     rng = np.random.default_rng(4)
     h, x = 0.7, rng.normal(size=6)
