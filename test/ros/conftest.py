@@ -40,6 +40,8 @@ TRANSITIONS = {
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
 }
+REACHED = {"configure": "inactive", "activate": "active", "deactivate": "inactive", "cleanup": "unconfigured"}
+"""State after each transition."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -154,19 +156,27 @@ class Probe:
         return bool(condition())
 
     def call(self, kind: type, name: str, request: object, timeout: float = 20.0):
+        future = self._ask(kind, name, request, timeout)
+        assert future.done(), f"no answer from {name}"
+        return future.result()
+
+    def _ask(self, kind: type, name: str, request: object, timeout: float):
         client = self.node.create_client(kind, name)
         assert client.wait_for_service(timeout_sec=timeout), f"no service {name}"
         future = client.call_async(request)
-        assert self.until(future.done, timeout), f"no answer from {name}"
-        answer = future.result()
+        self.until(future.done, timeout)
         self.node.destroy_client(client)
-        return answer
+        return future
 
     def change(self, node: str, *transitions: str, timeout: float = 30.0) -> bool:
-        """Drive a lifecycle node through `transitions`; False at the first that fails."""
+        """Drive a lifecycle node through `transitions`; False at the first that fails.
+
+        DDS may lose an answer that is sent before the new client is matched; then the node's state tells.
+        """
         for name in transitions:
             request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
-            if not self.call(ChangeState, f"/{node}/change_state", request, timeout).success:
+            answer = self._ask(ChangeState, f"/{node}/change_state", request, timeout)
+            if not (answer.result().success if answer.done() else self.state(node) == REACHED[name]):
                 return False
         return True
 
