@@ -142,10 +142,10 @@ class SharedModulation(nn.Module):
 class FinalLayer(nn.Module):
     """Modulated norm and projection; also the action expert's head."""
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, width: int, out: int, bias: bool = False) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, out, bias=False)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width, bias=False))
+        self.linear = nn.Linear(width, out, bias=bias)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width, bias=bias))
 
     def modulation(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """shift and 1 + scale, each (B, 1, width)."""

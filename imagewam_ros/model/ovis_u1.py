@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.flux2 import NORM_EPS, HeadNorm, split_heads
+from imagewam_ros.model.flux2 import NORM_EPS, FinalLayer, HeadNorm, split_heads
 from imagewam_ros.model.layers import (
     FREQUENCIES,
     Heads,
@@ -93,7 +93,7 @@ class OvisTransformer(nn.Module):
         self.single_blocks = nn.ModuleList(
             OvisSingleBlock(h, config.heads, config.mlp_ratio) for _ in range(config.single)
         )
-        self.final_layer = OvisLastLayer(h, config.channels)
+        self.final_layer = FinalLayer(h, config.channels, bias=True)
 
     def vector(self, timestep: Tensor, summary: Tensor) -> Tensor:
         """Conditioning vector (B, hidden) of timestep (B,) in 0..1000 and the refiner's class row (B, hidden)."""
@@ -140,26 +140,6 @@ class BlockModulation(nn.Module):
     def forward(self, vector: Tensor) -> list[Modulation]:
         """Modulations from the vector (B, width), in order shift, scale, gate."""
         return modulations(self.lin(F.silu(vector)), self.width)
-
-
-class OvisLastLayer(nn.Module):
-    """Modulated norm and projection."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, out)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-    def modulation(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """shift and 1 + scale, each (B, 1, width)."""
-        shift, scale = self.adaLN_modulation(vector)[:, None].chunk(2, -1)
-        return shift, 1 + scale
-
-    def forward(self, x: Tensor, modulation: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (B, n, width) to (B, n, out)."""
-        shift, scale = modulation
-        result: Tensor = self.linear(torch.addcmul(shift, layer_norm(x), scale))
-        return result
 
 
 class OvisAttention(nn.Module):

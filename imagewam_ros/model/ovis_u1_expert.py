@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from imagewam_ros.model.flux2 import FinalLayer
 from imagewam_ros.model.layers import FREQUENCIES, Heads, Modulation, Rotation
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.ovis_u1 import (
     OvisDoubleBlock,
-    OvisLastLayer,
     OvisSingleBlock,
     OvisTimeEmbedder,
     OvisU1Config,
@@ -53,7 +53,7 @@ class OvisActionExpert(nn.Module):
             OvisDoubleBlock(h, config.heads, ratio, config.qkv_bias, text=False) for _ in range(config.double)
         )
         self.single_blocks = nn.ModuleList(OvisSingleBlock(h, config.heads, ratio) for _ in range(config.single))
-        self.head = OvisLastLayer(h, config.action_dim)
+        self.head = FinalLayer(h, config.action_dim, bias=True)
 
     def modulation(self, timestep: Tensor) -> OvisExpertModulation:
         """Everything that depends on timestep (B,) in 0..1000 alone."""
