@@ -39,14 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1000, help=f"S, of the first episode, below {FIRST_SEED}")
     parser.add_argument("--policy", default="tiny", help="checkpoint: a name in models/ or a directory")
     parser.add_argument("--against", help="a second checkpoint on the same seeds, compared in pairs")
-    parser.add_argument("--task", default="tray_lift", help="task of the simulated cell")
+    parser.add_argument(
+        "--task", nargs="+", default=["tray_lift"], help="tasks of the simulated cell, one after the other; or all"
+    )
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--mode", default="process", help="process, or graph for the ROS graph")
     parser.add_argument(
         "--condition",
         nargs="+",
         default=["all"],
-        help="all (but wrong), or some of normal, grey, frozen, blind, left_only, right_only, wrong",
+        help="normal, grey, frozen, blind, left_only, right_only (or all, meaning those), wrong_instruction",
     )
     parser.add_argument("--graph-episodes", type=int, default=0, help="also play this many through the ROS graph")
     parser.add_argument("--latency", type=float, default=defaults.latency_s, help="s from shutter to chunk, in process")
@@ -56,16 +58,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for report.html, report.json and videos of failures")
     parser.add_argument("--videos", type=int, default=3, help="failures to film, with --out")
     parser.add_argument("--workers", type=int, default=2, help="processes side by side")
-    parser.add_argument("--json", action="store_true", help="end with one line for programs")
+    parser.add_argument("--json", action="store_true", help="end with one line per task for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a row per condition. Returns 0 when the policy succeeded in at least nine of ten."""
+    """Print a row per condition of each task. Returns 0 when all succeeded in at least nine of ten."""
+    from imagewam_ros.sim.tasks import TASKS, find_task
+
+    if arguments.mode not in MODES:
+        raise ConfigError(unknown_name("mode", arguments.mode, MODES))
+    names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task))
+    for name in names:
+        find_task(name)
+    several = len(names) > 1
+    codes = []
+    for name in names:
+        print(f"task {name}")
+        out = arguments.out / name if arguments.out and several else arguments.out
+        codes.append(_evaluate(argparse.Namespace(**{**vars(arguments), "task": name, "out": out})))
+    return max(codes)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate one task."""
     from imagewam_ros.evaluation.trial import TrialConfig
 
     seeds = checked_seeds(arguments.seed, arguments.episodes)
-    if arguments.mode not in MODES:
-        raise ConfigError(unknown_name("mode", arguments.mode, MODES))
     policy = find_checkpoint(arguments.policy)
     about: dict[str, Any] = {"task": arguments.task, "mode": arguments.mode, "checkpoint": checkpoint_hash(policy)}
     rows: dict[str, dict[str, Any]] = {}

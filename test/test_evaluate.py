@@ -110,6 +110,8 @@ def test_conditions_and_modes_are_checked() -> None:
         make_driver("gray", None)
     with pytest.raises(ConfigError, match="unknown mode 'grpah'; did you mean 'graph'"):
         evaluate.run(parse("--mode", "grpah"))
+    with pytest.raises(ConfigError, match="unknown task 'tray_lit'; did you mean 'tray_lift'"):
+        evaluate.run(parse("--task", "hand_over", "tray_lit"))
     with pytest.raises(ConfigError, match="latency_s is 0 to 0.5"):
         TrialConfig(latency_s=2)
     assert set(CONDITIONS) >= {"normal", "grey", "frozen", "blind", "left_only", "right_only"}
@@ -150,6 +152,16 @@ def test_command_prints_one_line_last(tiny: Path) -> None:
     assert set(last["rows"]) == {"normal", "left_only"}
 
 
+def test_every_task_has_a_line_with_a_row_per_condition(tiny: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--episodes", "1", "--condition", "wrong_instruction", "grey", "--workers", "1", "--json"]
+    words += ["--task", "tray_lift", "block_lift", "--policy", str(tiny), "--out", str(tmp_path), "--videos", "0"]
+    done = subprocess.run([evaluate.sys.executable, "-m", "imagewam_ros", *words], capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["task"] for line in lines] == ["tray_lift", "block_lift"], done.stderr
+    assert all(list(line["rows"]) == ["wrong_instruction", "grey"] for line in lines)
+    assert all((tmp_path / task / "report.html").exists() for task in ("tray_lift", "block_lift"))
+
+
 def test_report_holds_every_trial_and_escapes(tmp_path: Path) -> None:
     outcomes = {"normal": [outcome(seed, seed != 3) for seed in range(8)]}
     rows = {"normal": evaluate.summary(outcomes["normal"])}
@@ -178,7 +190,7 @@ def test_wrong_instruction_is_another_one(cell: Cell) -> None:
 
 def test_graph_that_does_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"the graph ended with \d; `imagewam demo --seed 1000` shows why"):
-        evaluate.play_graph(tmp_path, parse("--robot", "no_such_robot"), 1)
+        evaluate.play_graph(tmp_path, argparse.Namespace(seed=1000, task="tray_lift", robot="no_such_robot"), 1)
 
 
 @pytest.fixture

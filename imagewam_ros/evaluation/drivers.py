@@ -23,7 +23,7 @@ CONDITIONS = {
     "blind": "replay of the mean demonstration",
     "left_only": "expert, left arm alone",
     "right_only": "expert, right arm alone",
-    "wrong": "the policy, told to do something else",
+    "wrong_instruction": "the policy, told to do something else",
 }
 STANDARD = ("normal", "grey", "frozen", "blind", "left_only", "right_only")
 """What is asked unless others are named; a wrong instruction only says something of a policy that reads."""
@@ -69,7 +69,8 @@ class PolicyDriver:
     def start(self, cell: Cell, seed: int) -> None:
         """Forget the last trial; noise is drawn from the trial's seed on."""
         self._first, self._seed = {}, seed * 1000
-        self._instruction = wrong_instruction(cell, seed) if self._condition == "wrong" else cell.instruction
+        wrong = self._condition == "wrong_instruction"
+        self._instruction = wrong_instruction(cell, seed) if wrong else cell.instruction
         self._policy.set_instruction(self._instruction)
 
     def chunk(self, cell: Cell) -> ActionChunk:

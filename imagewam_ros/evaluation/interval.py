@@ -34,5 +34,5 @@ def paired_p_value(only_first: int, only_second: int) -> float:
     Source: McNemar (1947), Psychometrika 12, 153-157, with the binomial in place of its limit.
     """
     decided, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(decided, k) for k in range(fewer + 1)) / 2**decided
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(decided, k) for k in range(fewer + 1))
+    return min(1.0, tail / 2.0 ** (decided - 1))
