@@ -213,61 +213,9 @@ def ros(domain: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random small policy for the simulated cell: the real network and files, hardly any motion."""
+    from small_checkpoint import small_checkpoint  # torch may be missing where no test asks for this
+
     return small_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
-
-
-STEP_STD = 0.004
-"""Standard deviation of the arms' relative targets, rad: noise that stays near the measured joints."""
-
-
-def small_checkpoint(directory: Path) -> Path:
-    """Write a checkpoint for the simulated cell with random weights: real files, real network, no skill."""
-    import numpy as np
-    import torch
-    from diffusers import AutoencoderKLFlux2
-
-    from imagewam_ros.core.contract import Contract, Mosaic, Tile
-    from imagewam_ros.core.embodiment import load_embodiment
-    from imagewam_ros.core.stats import Statistics
-    from imagewam_ros.model import factory
-    from imagewam_ros.model.autoencoder import Flux2Codec
-    from imagewam_ros.model.checkpoint import save_checkpoint
-    from imagewam_ros.model.flux2 import Flux2Config
-    from imagewam_ros.model.text import TextSpec, small_text
-    from imagewam_ros.model.wam import ImageWam
-
-    torch.manual_seed(0)
-    robot = load_embodiment("sim_cell")
-    tiles = tuple(Tile(name, 0, 32 * i, 32, 32) for i, name in enumerate(robot.camera_names))
-    contract = Contract(
-        variant="flux2",
-        joint_names=robot.joint_names,
-        joint_units=tuple(joint.unit for joint in robot.joints),
-        relative=tuple(not gripper for gripper in robot.gripper_mask.tolist()),
-        mosaic=Mosaic(32, 96, tiles),
-        period_ns=50_000_000,
-        horizon=16,
-        first_row_offset_periods=1.0,
-        text_length=16,
-        prompt="do: {task}",
-    )
-    text = small_text(["lift the tray with both hands"], TextSpec((1, 2)), hidden=12, max_length=16)
-    autoencoder = AutoencoderKLFlux2(
-        block_out_channels=(4, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4
-    )
-    config = Flux2Config(
-        hidden=32, heads=2, axes=(4, 4, 4, 4), double=1, single=2, channels=16, text_dim=24, action_hidden=16
-    )
-    spec = factory.ModelSpec("flux2", config, TextSpec((1, 2)))
-    model = ImageWam(factory.build_network(spec), Flux2Codec(autoencoder), text, spec, contract.prompt, 16)
-    action = np.random.default_rng(0).normal(size=(200, 14)) * np.where(robot.gripper_mask, 1e-4, STEP_STD)
-    action += np.where(robot.gripper_mask, 0.03, 0.0)
-    statistics = {
-        "state": Statistics.of(np.random.default_rng(1).normal(size=(200, 14))),
-        "action": Statistics.of(action),
-    }
-    save_checkpoint(directory, model, contract, statistics)
-    return directory
 
 
 ROBOT = load_embodiment("sim_cell")
