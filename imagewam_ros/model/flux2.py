@@ -19,7 +19,6 @@ from imagewam_ros.model.layers import (
     FREQUENCIES,
     Heads,
     Modulation,
-    Rotation,
     layer_norm,
     modulate,
     modulations,
@@ -192,7 +191,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(heads * head_dim, width, bias=False)
 
 
-def split_heads(qkv: Tensor, heads: int, norm: HeadNorm, table: Rotation) -> Heads:
+def split_heads(qkv: Tensor, heads: int, norm: HeadNorm, table: Tensor) -> Heads:
     """Heads from rows [q | k | v], each [H, d]: norm, then rotation, of queries and keys."""
     parts = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, n, d)
     query, key = rotate(norm(parts[:2]), table)
@@ -205,7 +204,7 @@ class DoubleStream:
     def __init__(self, attention: SelfAttention, mlp: nn.Sequential) -> None:
         self.attention, self.mlp = attention, mlp
 
-    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> tuple[Heads, None]:
+    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, None]:
         """Heads of tokens x (B, n, width)."""
         qkv = self.attention.qkv(modulate(x, modulation[0]))
         return split_heads(qkv, self.attention.heads, self.attention.norm, table), None
@@ -271,7 +270,7 @@ class SingleBlock(nn.Module):
         self.norm = HeadNorm(head_dim)
         self.mlp_act = SwiGLU()
 
-    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> tuple[Heads, Tensor]:
+    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, Tensor]:
         """Heads of tokens x (B, n, width), and the MLP's hidden rows for `merge`."""
         z = self.linear1(modulate(x, modulation[0]))
         qkv, hidden = z.split([3 * self.attention_width, z.shape[-1] - 3 * self.attention_width], -1)
@@ -281,7 +280,7 @@ class SingleBlock(nn.Module):
         """Add attention (B, n, H*d) and MLP to the residual stream."""
         return torch.addcmul(x, modulation[0].gate, self.linear2(torch.cat([attended, self.mlp_act(extra)], -1)))
 
-    def keys_values(self, x: Tensor, modulation: Modulation, table: Rotation) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, modulation: Modulation, table: Tensor) -> tuple[Tensor, Tensor]:
         """Only keys and values: all that the last block owes to those who read the prefix."""
         kv = linear_rows(self.linear1, modulate(x, modulation), slice(self.attention_width, 3 * self.attention_width))
         key, value = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)

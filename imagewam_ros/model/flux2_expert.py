@@ -18,7 +18,7 @@ from imagewam_ros.model.flux2 import (
     TimeEmbedder,
     gated_mlp,
 )
-from imagewam_ros.model.layers import Modulation, Rotation
+from imagewam_ros.model.layers import Modulation
 from imagewam_ros.model.mot import Memory
 
 
@@ -55,7 +55,7 @@ class Flux2ActionExpert(nn.Module):
             self.head.modulation(vector),
         )
 
-    def forward(self, actions: Tensor, modulation: ExpertModulation, memory: Memory, table: Rotation) -> Tensor:
+    def forward(self, actions: Tensor, modulation: ExpertModulation, memory: Memory, table: Tensor) -> Tensor:
         """Velocity (B, T, D) of actions (B, T, D)."""
         x = self.action_encoder(actions)
         for layer, stream in enumerate(self.streams()):

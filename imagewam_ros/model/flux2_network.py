@@ -22,7 +22,7 @@ from imagewam_ros.model.flux2 import (
     SingleBlock,
 )
 from imagewam_ros.model.flux2_expert import Flux2ActionExpert
-from imagewam_ros.model.layers import Rotation, grid_ids, latents_of, rotation, tokens_of
+from imagewam_ros.model.layers import grid_ids, latents_of, rotation, tokens_of
 from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, joined, prefix_mask
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
@@ -33,8 +33,8 @@ class Prefix(NamedTuple):
 
     text: Tensor
     image: Tensor
-    text_table: Rotation
-    image_table: Rotation
+    text_table: Tensor
+    image_table: Tensor
     mask: Tensor | None
 
 
@@ -50,7 +50,7 @@ class Flux2Network(ImageWamNetwork):
 
     def __init__(self, config: Flux2Config) -> None:
         super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config)
-        self._kept_tables: tuple[object, tuple[Rotation, Rotation]] | None = None
+        self._kept_tables: tuple[object, tuple[Tensor, Tensor]] | None = None
 
     def prefill(
         self,
@@ -97,7 +97,7 @@ class Flux2Network(ImageWamNetwork):
         """Modulation of the prefix at timestep (B,)."""
         return self.video.modulation(self.video.time_in(timestep))
 
-    def action_table(self, horizon: int, device: torch.device) -> Rotation:
+    def action_table(self, horizon: int, device: torch.device) -> Tensor:
         """Rotary table of the action tokens."""
         ids = torch.zeros(horizon, 4, device=device)
         ids[:, 0], ids[:, 1] = self.action_time, torch.arange(horizon)
@@ -163,7 +163,7 @@ class Flux2Network(ImageWamNetwork):
             text = streams[0].merge(text, attended[:, :length], modulation.text, None)
             image = streams[1].merge(image, attended[:, length:], modulation.image, None)
         x = torch.cat([text, image], 1)
-        table = Rotation(*(torch.cat(pair, 0) for pair in zip(prefix.text_table, prefix.image_table, strict=True)))
+        table = torch.cat([prefix.text_table, prefix.image_table])
         singles: list[SingleBlock] = [*self.video.single_blocks]  # type: ignore[list-item]
         shared = [modulation.single]
         for layer, single in enumerate(singles[:-1], len(doubles)):
@@ -185,7 +185,7 @@ class Flux2Network(ImageWamNetwork):
         head = self.video.final_layer
         return latents_of(head(x, head.modulation(vector)), noised.shape[2], noised.shape[3])
 
-    def _prefix_tables(self, length: int, latents: Tensor) -> tuple[Rotation, Rotation]:
+    def _prefix_tables(self, length: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables of text and image, kept for the next observation of the same shape."""
         rows, columns = latents.shape[2:]
         key = (length, rows, columns, latents.device)
@@ -197,5 +197,5 @@ class Flux2Network(ImageWamNetwork):
                 self._kept_tables = key, (self._table(ids), self._table(grid))
         return self._kept_tables[1]
 
-    def _table(self, ids: Tensor) -> Rotation:
+    def _table(self, ids: Tensor) -> Tensor:
         return rotation(ids, self.config.axes, self.config.theta, getattr(torch, self.config.rope_dtype))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.layers import Heads, Rotation
+from imagewam_ros.model.layers import Heads
 from imagewam_ros.model.mot import KeyValueCache, attend
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import PrefixCache
@@ -62,9 +62,9 @@ def with_lanes(cache: PrefixCache, lanes: int) -> PrefixCache:
     return dataclasses.replace(cache, **parts)
 
 
-def tiled(table: Rotation, lanes: int) -> Rotation:
-    """Rotary table (n, d) for several lanes (lanes * n, d)."""
-    return Rotation(*(part.repeat(*(1,) * (part.ndim - 2), lanes, 1) for part in table))
+def tiled(table: Tensor, lanes: int) -> Tensor:
+    """Rotary table (n, d / 2) for several lanes (lanes * n, d / 2)."""
+    return table.repeat(*(1,) * (table.ndim - 2), lanes, 1)
 
 
 def spread_over_lanes(modulation: Any, rows: int) -> Any:
@@ -77,7 +77,7 @@ def lanes_of(modulation: Any, first: int, rows: int) -> Any:
     return tree_map(lambda part: part[:, first * rows :], modulation)
 
 
-def velocity(network: ImageWamNetwork, actions: Tensor, modulation: Any, memory: Any, table: Rotation) -> Tensor:
+def velocity(network: ImageWamNetwork, actions: Tensor, modulation: Any, memory: Any, table: Tensor) -> Tensor:
     """Velocity (lanes, T, D) float32 of noised actions (lanes, T, D) in one sequence."""
     dtype = network.proprio_encoder.weight.dtype
     result: Tensor = network.action(actions.to(dtype).flatten(0, 1)[None], modulation, memory, table)

@@ -21,13 +21,6 @@ class Modulation(NamedTuple):
     gate: Tensor
 
 
-class Rotation(NamedTuple):
-    """Rotary table: cos and signed sin, each (..., n, d); adjacent pairs share an angle."""
-
-    cos: Tensor
-    sin: Tensor
-
-
 class Heads(NamedTuple):
     """Queries (B, H, n, d), keys and values (B, Hkv, n, d) of one group of tokens, rotated."""
 
@@ -44,23 +37,22 @@ def time_embedding(time: Tensor, width: int = FREQUENCIES, scale: float = 1000.0
     return torch.cat([phase.cos(), phase.sin()], 1)
 
 
-def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype = torch.float32) -> Rotation:
-    """Rotary table (..., n, sum(axes)) of integer positions ids (..., n, len(axes)).
+def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rotary table (..., n, sum(axes) / 2), complex64, of integer positions ids (..., n, len(axes)).
 
-    dtype is that of ids, frequencies and angles: bfloat16 as in the authors' released FLUX.2 runs,
-    float64 as in Ovis-U1 and OmniGen2.
+    An adjacent pair of a head's dims is one complex number; multiplying turns it. dtype is that of
+    ids, frequencies and angles: bfloat16 as in the authors' released FLUX.2 runs, float64 as in Ovis-U1 and OmniGen2.
     """
     angles = [_angles(ids[..., axis], width, theta, dtype) for axis, width in enumerate(axes)]
     angle = torch.cat(angles, -1)
     wide = angle if dtype == torch.float64 else angle.float()
-    cos, sin = wide.cos().float().repeat_interleave(2, -1), wide.sin().float().repeat_interleave(2, -1)
-    return Rotation(cos, sin * torch.tensor([-1.0, 1.0], device=ids.device).repeat(angle.shape[-1]))
+    return torch.complex(wide.cos().float(), wide.sin().float())
 
 
-def rotate(x: Tensor, table: Rotation) -> Tensor:
+def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate adjacent pairs of x (..., n, d), in float32 because the table is; returns x's dtype."""
-    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * table.cos, swapped, table.sin).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 
 def grid_ids(rows: int, columns: int, time: int, axes: int, device: torch.device | str = "cpu") -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model import flow
 from imagewam_ros.model.expert_init import Inheritance
-from imagewam_ros.model.layers import Rotation, latents_of
+from imagewam_ros.model.layers import latents_of
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
@@ -49,7 +49,7 @@ class ImageWamNetwork(nn.Module, ABC):
         self.video = video
         self.action = action
         self.proprio_encoder = nn.Linear(config.proprio_dim, config.text_dim)
-        self._tables: dict[tuple[int, torch.device], Rotation] = {}
+        self._tables: dict[tuple[int, torch.device], Tensor] = {}
 
     @abstractmethod
     def prefill(
@@ -74,7 +74,7 @@ class ImageWamNetwork(nn.Module, ABC):
         """See `protocol.Network`."""
 
     @abstractmethod
-    def action_table(self, horizon: int, device: torch.device) -> Rotation:
+    def action_table(self, horizon: int, device: torch.device) -> Tensor:
         """Rotary table of the action tokens."""
 
     @abstractmethod

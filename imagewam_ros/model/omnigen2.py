@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.layers import FREQUENCIES, Heads, Rotation, layer_norm, rotate
+from imagewam_ros.model.layers import FREQUENCIES, Heads, layer_norm, rotate
 from imagewam_ros.model.mot import attend
 
 IMAGES = 5
@@ -172,11 +172,11 @@ class OmniAttention(nn.Module):
         self.norm_k = nn.RMSNorm(d, eps=shape.eps)
         self.head_dim = d
 
-    def query(self, x: Tensor, table: Rotation) -> Tensor:
+    def query(self, x: Tensor, table: Tensor) -> Tensor:
         """Queries (B, H, n, d) of normed tokens."""
         return rotate(self.norm_q(self._split(self.to_q(x))), table)
 
-    def keys_values(self, x: Tensor, table: Rotation) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, Hkv, n, d) of normed tokens."""
         return rotate(self.norm_k(self._split(self.to_k(x))), table), self._split(self.to_v(x))
 
@@ -233,12 +233,12 @@ class OmniBlock(nn.Module):
         self.norm2 = nn.RMSNorm(width, eps=eps)
         self.ffn_norm2 = nn.RMSNorm(width, eps=eps)
 
-    def project(self, x: Tensor, gating: Gating | None, table: Rotation) -> Heads:
+    def project(self, x: Tensor, gating: Gating | None, table: Tensor) -> Heads:
         """Heads of tokens x (B, n, width)."""
         normed = self._normed(x, gating)
         return Heads(self.attn.query(normed, table), *self.attn.keys_values(normed, table))
 
-    def keys_values(self, x: Tensor, gating: Gating, table: Rotation) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, gating: Gating, table: Tensor) -> tuple[Tensor, Tensor]:
         """Only keys and values, for the last layer."""
         return self.attn.keys_values(self._normed(x, gating), table)
 
@@ -253,7 +253,7 @@ class OmniBlock(nn.Module):
         hidden = self.feed_forward(self.ffn_norm1(x) * gating.mlp_scale)
         return torch.addcmul(x, gating.mlp_gate, self.ffn_norm2(hidden))
 
-    def forward(self, x: Tensor, gating: Gating | None, table: Rotation, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gating: Gating | None, table: Tensor, mask: Tensor | None = None) -> Tensor:
         """Self attention over x alone, for the refiners; mask (B, 1, 1, n) is True at keys that may be read."""
         return self.merge(x, attend(*self.project(x, gating, table), mask), gating)
 

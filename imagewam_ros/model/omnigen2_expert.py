@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from imagewam_ros.model.layers import Rotation
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.omnigen2 import (
     MAX_CONDITION,
@@ -51,7 +50,7 @@ class OmniActionExpert(nn.Module):
         norms: list[NormZero] = [block.norm1 for block in self.blocks]  # type: ignore[misc]
         return OmniExpertModulation([norm.gating(vector) for norm in norms], self.head.scale(vector))
 
-    def forward(self, actions: Tensor, modulation: OmniExpertModulation, memory: Memory, table: Rotation) -> Tensor:
+    def forward(self, actions: Tensor, modulation: OmniExpertModulation, memory: Memory, table: Tensor) -> Tensor:
         """Velocity (B, T, D) of actions (B, T, D)."""
         x = self.action_encoder(actions)
         blocks: list[OmniBlock] = [*self.blocks]  # type: ignore[list-item]

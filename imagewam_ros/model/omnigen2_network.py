@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.expert_init import Inheritance
-from imagewam_ros.model.layers import Rotation, grid_ids, rotation
+from imagewam_ros.model.layers import grid_ids, rotation
 from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, prefix_mask
 from imagewam_ros.model.network import ImageWamNetwork, pack_proprio
 from imagewam_ros.model.omnigen2 import OmniBlock, OmniGen2Config, OmniGen2Transformer, OmniModulation
@@ -95,7 +95,7 @@ class OmniGen2Network(ImageWamNetwork):
         """Modulation of the prefix at timestep (B,)."""
         return self.video.modulation(timestep)
 
-    def action_table(self, horizon: int, device: torch.device) -> Rotation:
+    def action_table(self, horizon: int, device: torch.device) -> Tensor:
         """Rotary table of the action tokens."""
         ids = torch.arange(horizon, device=device, dtype=torch.float64)[:, None]
         return rotation(ids, (self.config.head_dim,), self.config.action_theta, torch.float64)
@@ -143,8 +143,8 @@ class OmniGen2Network(ImageWamNetwork):
             x = block.merge(x, attend(heads.query, heads.key, heads.value, mask), gating)
         memory.store(len(blocks) - 1, *blocks[-1].keys_values(x, modulation.layers[-1], table))
 
-    def table(self, ids: Tensor) -> Rotation:
-        """Rotary table (B or 1, 1, n, d) of positions (B or 1, n, 3)."""
+    def table(self, ids: Tensor) -> Tensor:
+        """Rotary table (B or 1, 1, n, d / 2) of positions (B or 1, n, 3)."""
         return rotation(ids[:, None], self.config.axes, self.config.theta, torch.float64)
 
     def _refined_text(self, packed: Context, lengths: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class OmniGen2Network(ImageWamNetwork):
         table = self.table(place[..., None].expand(-1, -1, 3))
         if packed.mask is not None:
             inside = (place < lengths[:, None])[:, None, :, None]  # (B, 1, L + 1, 1)
-            table = Rotation(table.cos * inside, table.sin * inside)
+            table = table * inside
         x: Tensor = self.video.time_caption_embed.caption_embedder(packed.tokens)
         for block in self.video.context_refiner:
             x = block(x, None, table, prefix_mask(packed.mask))
@@ -169,7 +169,7 @@ class OmniGen2Network(ImageWamNetwork):
         self.run_prefix(prefix, modulation, memory)
         return memory, prefix
 
-    def target_tokens(self, noised: Tensor, vector: Tensor, lengths: Tensor) -> tuple[Tensor, Rotation]:
+    def target_tokens(self, noised: Tensor, vector: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Refined target tokens (S, R, h) at the time vector (S, cond), and their rotary table."""
         grid, patches = self.patches(noised)
         table = self.table(self._image_ids(lengths + max(grid), grid))

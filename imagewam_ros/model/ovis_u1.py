@@ -20,7 +20,6 @@ from imagewam_ros.model.layers import (
     FREQUENCIES,
     Heads,
     Modulation,
-    Rotation,
     layer_norm,
     modulate,
     modulations,
@@ -152,7 +151,7 @@ class OvisAttention(nn.Module):
         self.norm = HeadNorm(width // heads)
         self.proj = nn.Linear(width, width)
 
-    def project(self, x: Tensor, modulation: Modulation, table: Rotation) -> Heads:
+    def project(self, x: Tensor, modulation: Modulation, table: Tensor) -> Heads:
         """Heads of the modulated layer norm x (B, n, width)."""
         modulated = torch.addcmul(modulation.shift, x, modulation.scale)
         return split_heads(self.qkv(modulated), self.heads, self.norm, table)
@@ -178,7 +177,7 @@ class OvisDoubleBlock(nn.Module):
             self.txt_attn = OvisAttention(width, heads, bias)
             self.txt_mlp = gelu_mlp(width, inner)
 
-    def project_image(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> tuple[Heads, Heads]:
+    def project_image(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, Heads]:
         """Heads of image or action tokens for the joint and for the image attention."""
         normed = layer_norm(x)
         return (
@@ -192,7 +191,7 @@ class OvisDoubleBlock(nn.Module):
         x = torch.addcmul(x, modulation[2].gate, self.img_self_attn.proj(own))
         return torch.addcmul(x, modulation[1].gate, self.img_mlp(modulate(x, modulation[1])))
 
-    def project_text(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> Heads:
+    def project_text(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> Heads:
         """Heads of text tokens."""
         return self.txt_attn.project(layer_norm(x), modulation[0], table)
 
@@ -214,7 +213,7 @@ class OvisSingleBlock(nn.Module):
         self.norm = HeadNorm(width // heads)
         self.modulation = BlockModulation(width, 3)
 
-    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> tuple[Heads, Tensor]:
+    def project(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, Tensor]:
         """Heads of tokens x (B, n, width), and the MLP's hidden rows for `merge`."""
         z = self.linear1(modulate(x, modulation[0]))
         qkv, hidden = z.split([3 * self.width, z.shape[-1] - 3 * self.width], -1)
@@ -225,7 +224,7 @@ class OvisSingleBlock(nn.Module):
         both = torch.cat([attended, F.gelu(extra, approximate="tanh")], -1)
         return torch.addcmul(x, modulation[0].gate, self.linear2(both))
 
-    def keys_values(self, x: Tensor, modulation: Sequence[Modulation], table: Rotation) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Tensor, Tensor]:
         """Only keys and values, for the last block."""
         rows = slice(self.width, 3 * self.width)
         kv = F.linear(modulate(x, modulation[0]), self.linear1.weight[rows], self.linear1.bias[rows])

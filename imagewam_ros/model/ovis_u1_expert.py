@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from imagewam_ros.model.flux2 import FinalLayer
-from imagewam_ros.model.layers import FREQUENCIES, Heads, Modulation, Rotation
+from imagewam_ros.model.layers import FREQUENCIES, Heads, Modulation
 from imagewam_ros.model.mot import Memory
 from imagewam_ros.model.ovis_u1 import (
     OvisDoubleBlock,
@@ -64,7 +64,7 @@ class OvisActionExpert(nn.Module):
             self.head.modulation(vector),
         )
 
-    def forward(self, actions: Tensor, modulation: OvisExpertModulation, memory: OvisMemory, table: Rotation) -> Tensor:
+    def forward(self, actions: Tensor, modulation: OvisExpertModulation, memory: OvisMemory, table: Tensor) -> Tensor:
         """Velocity (B, T, D) of actions (B, T, D)."""
         x = self.action_encoder(actions)
         doubles: list[OvisDoubleBlock] = [*self.double_blocks]  # type: ignore[list-item]
@@ -81,7 +81,7 @@ def run_image_stream(
     double: list[list[Modulation]],
     single: list[list[Modulation]],
     memory: OvisMemory,
-    table: Rotation,
+    table: Tensor,
 ) -> Tensor:
     """Run target or action tokens (B, n, width) through all blocks over a prefix."""
     heads: Heads

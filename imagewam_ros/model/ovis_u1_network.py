@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from imagewam_ros.model.expert_init import Inheritance
-from imagewam_ros.model.layers import Rotation, grid_ids, latents_of, rotation, tokens_of
+from imagewam_ros.model.layers import grid_ids, latents_of, rotation, tokens_of
 from imagewam_ros.model.mot import CapturedMemory, JointMemory, KeyValueCache, attend, joined, prefix_mask
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.ovis_u1 import OvisDoubleBlock, OvisModulation, OvisSingleBlock, OvisTransformer, OvisU1Config
@@ -27,8 +27,8 @@ class OvisPrefix(NamedTuple):
     text: Tensor
     summary: Tensor
     image: Tensor
-    text_table: Rotation
-    image_table: Rotation
+    text_table: Tensor
+    image_table: Tensor
     mask: Tensor | None
 
 
@@ -128,7 +128,7 @@ class OvisU1Network(ImageWamNetwork):
         prefix = self.embed(latents, self.pack(context, self.proprio_encoder(proprio)))
         ids = self.image_ids(target.shape[2], target.shape[3], self.target_time, target.device)
         image = torch.cat([self.video.img_in(tokens_of(target)), prefix.image], 1)
-        table = _concatenated(self._table(ids), prefix.image_table)
+        table = torch.cat([self._table(ids), prefix.image_table])
         modulation = self._modulation(timestep, prefix)
         x = self._native(prefix.text, image, prefix.text_table, table, modulation)[:, : ids.shape[0]]
         return latents_of(self.video.final_layer(x, modulation.head), target.shape[2], target.shape[3])
@@ -137,7 +137,7 @@ class OvisU1Network(ImageWamNetwork):
         """None: the class row of the text is part of it."""
         return
 
-    def action_table(self, horizon: int, device: torch.device) -> Rotation:
+    def action_table(self, horizon: int, device: torch.device) -> Tensor:
         """Rotary table of the action tokens."""
         return self._table(self.action_ids(horizon, device))
 
@@ -179,7 +179,7 @@ class OvisU1Network(ImageWamNetwork):
             attended = attend(heads.query, heads.key, heads.value, mask)
             text = block.merge_text(text, attended[:, :length], of_text)
             image = block.merge_image(image, attended[:, length:], attend(*own), of_image)
-        x, table = torch.cat([text, image], 1), _concatenated(prefix.text_table, prefix.image_table)
+        x, table = torch.cat([text, image], 1), torch.cat([prefix.text_table, prefix.image_table])
         singles = self._singles()
         for layer, single in enumerate(singles[:-1], self.config.double):
             shared = modulation.single[layer - self.config.double]
@@ -190,7 +190,7 @@ class OvisU1Network(ImageWamNetwork):
         memory.joint.store(self.config.double + len(singles) - 1, *kept)
 
     def _native(
-        self, text: Tensor, image: Tensor, text_table: Rotation, image_table: Rotation, modulation: OvisModulation
+        self, text: Tensor, image: Tensor, text_table: Tensor, image_table: Tensor, modulation: OvisModulation
     ) -> Tensor:
         """The plain editor: image rows after all blocks, everyone reading everyone."""
         length = text.shape[1]
@@ -199,7 +199,7 @@ class OvisU1Network(ImageWamNetwork):
             attended = attend(*joined((block.project_text(text, of_text, text_table), heads)))
             text = block.merge_text(text, attended[:, :length], of_text)
             image = block.merge_image(image, attended[:, length:], attend(*own), of_image)
-        x, table = torch.cat([text, image], 1), _concatenated(text_table, image_table)
+        x, table = torch.cat([text, image], 1), torch.cat([text_table, image_table])
         for single, shared in zip(self._singles(), modulation.single, strict=True):
             heads, extra = single.project(x, shared, table)
             x = single.merge(x, attend(*heads), shared, extra)
@@ -240,9 +240,5 @@ class OvisU1Network(ImageWamNetwork):
     def _singles(self) -> list[OvisSingleBlock]:
         return [*self.video.single_blocks]  # type: ignore[list-item]
 
-    def _table(self, ids: Tensor) -> Rotation:
+    def _table(self, ids: Tensor) -> Tensor:
         return rotation(ids, self.config.axes, self.config.theta, torch.float64)
-
-
-def _concatenated(first: Rotation, second: Rotation) -> Rotation:
-    return Rotation(torch.cat([first.cos, second.cos]), torch.cat([first.sin, second.sin]))

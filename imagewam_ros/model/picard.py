@@ -15,7 +15,6 @@ from torch import Tensor
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.lanes import lanes_of, spread_over_lanes, tiled, velocity
-from imagewam_ros.model.layers import Rotation
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Plan
 
@@ -28,7 +27,7 @@ class Sweep(NamedTuple):
 
     first: int
     modulation: Any
-    table: Rotation
+    table: Tensor
 
 
 class Outcome(NamedTuple):

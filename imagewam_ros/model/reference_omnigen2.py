@@ -132,7 +132,7 @@ class OmniGen2Reference(Reference):
     def rope(self, which: str) -> Tensor:
         """Rotary factors of the compact prefix, one per pair."""
         table = self.network.table(self.kept(self.embedded, self.embedded.ids))
-        return (table.cos[:, 0, :, ::2] if which == "cos" else table.sin[:, 0, :, 1::2]).float()
+        return (table.real if which == "cos" else table.imag)[:, 0]
 
     def joint_vector(self) -> Tensor:
         """Time vector of the training forward."""

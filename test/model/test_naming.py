@@ -43,7 +43,7 @@ def test_diffusers_weights_give_diffusers_velocity():
 
 
 def plain_velocity(video: Flux2Transformer, target, text, timestep, ids, index):
-    from imagewam_ros.model.layers import Rotation, rotation
+    from imagewam_ros.model.layers import rotation
     from imagewam_ros.model.mot import attend, joined
 
     tables = [rotation(i, video.config.axes, video.config.theta) for i in (index, ids)]
@@ -58,7 +58,7 @@ def plain_velocity(video: Flux2Transformer, target, text, timestep, ids, index):
         out = attend(*joined(parts))
         x = block.text.merge(x, out[:, : x.shape[1]], modulation.text, None)
         y = block.image.merge(y, out[:, x.shape[1] :], modulation.image, None)
-    s, table = torch.cat([x, y], 1), Rotation(*(torch.cat(pair) for pair in zip(*tables, strict=True)))
+    s, table = torch.cat([x, y], 1), torch.cat(tables)
     for block in video.single_blocks:
         heads, extra = block.project(s, [modulation.single], table)
         s = block.merge(s, attend(*heads), [modulation.single], extra)
