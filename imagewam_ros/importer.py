@@ -70,7 +70,7 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     network = dataclasses.replace(network, padded_dims=drop)
     if variant == "omnigen2":
         network = dataclasses.replace(network, pack_after_text=bool(facts.pack_after_text))
-    spec = factory.ModelSpec(variant, network, factory.variant(variant).text_spec())
+    spec = factory.ModelSpec(variant, network, factory.variant(variant).text_spec(), prefix_at_zero=False)
     state = official.audited(state, factory.build_network(spec, "meta"), path)
     statistics = read_statistics(source / "dataset_stats.json", options.embodiment, drop)
     plain = {name: values.to_dict() for name, values in statistics.items()}

@@ -66,6 +66,7 @@ def test_imported_network_is_the_official_one(variant, tmp_path):
     contract = import_checkpoint(folder, tmp_path / "out", OPTIONS)
     assert contract.variant == variant and contract.horizon == 16 and contract.normalisation == "zscore"
     assert contract.denoising.time_grid == "bfloat16" and contract.text_length == 128
+    assert not read_config(tmp_path / "out")[0].prefix_at_zero, "the authors train at the target's time"
     network = network_of(tmp_path / "out")
     wanted = factory.build_network(read_config(tmp_path / "out")[0], "meta")
     load_official(wanted, DATA / f"{variant}_tiny" / "checkpoint.pt")

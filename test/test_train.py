@@ -198,9 +198,15 @@ def test_going_on_from_a_checkpoint_keeps_its_contract(episodes: Path, trained: 
     preset = changed(steps=1, learning_rate=0.0)
     run.train(preset, [episodes], tmp_path / "tuned", ROBOT, seed=1, base=trained / "checkpoint")
     before, after = (load_checkpoint(folder / "checkpoint") for folder in (trained, tmp_path / "tuned"))
-    assert after.contract == before.contract
+    assert after.contract == before.contract and after.spec == before.spec
     weights = zip(before.model.network.parameters(), after.model.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_checkpoint_remembers_the_time_that_its_prefix_was_trained_at(episodes: Path, tmp_path: Path) -> None:
+    preset = changed(steps=1, prefix_at_zero=False, targets=SMALL.training.batch)
+    run.train(preset, [episodes], tmp_path / "theirs", ROBOT, seed=0)
+    assert not load_checkpoint(tmp_path / "theirs" / "checkpoint").spec.prefix_at_zero
 
 
 def test_pretrained_presets_need_their_weights(episodes: Path, trained: Path, tmp_path: Path) -> None:

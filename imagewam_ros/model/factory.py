@@ -45,11 +45,15 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What config.json says about the model: variant, numbers of the network, what is read of the text encoder."""
+    """What config.json says about the model: variant, numbers of the network, what is read of the text encoder.
+
+    prefix_at_zero as it was in training (`protocol.JointBatch`); only the goal preview needs to know.
+    """
 
     variant: str
     network: Any
     text: Any
+    prefix_at_zero: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; `read_spec` reads it back."""
@@ -62,10 +66,14 @@ def read_spec(data: Mapping[str, Any], where: str) -> ModelSpec:
         if key not in data:
             raise CheckpointError(f"{where}: model lacks {key!r}; write the checkpoint again")
     chosen = variant(str(data["variant"]))
+    at_zero = data.get("prefix_at_zero", True)
+    if not isinstance(at_zero, bool):
+        raise CheckpointError(f"{where}: model.prefix_at_zero must be true or false, found {at_zero!r}")
     return ModelSpec(
         str(data["variant"]),
         build(chosen.config, data["network"], f"{where}: model.network"),
         build(chosen.text_spec, data["text"], f"{where}: model.text"),
+        at_zero,
     )
 
 

@@ -85,12 +85,19 @@ class Flux2Network(ImageWamNetwork):
         return JointOutput(self.action_velocity(batch, memory), video)
 
     def preview_velocity(
-        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+        self,
+        target: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        prefix_at_zero: bool = False,
     ) -> Tensor:
         """See `protocol.Network`."""
         prefix = self._embed(latents, context, proprio)
         memory = JointMemory(prefix.mask)
-        self._run_prefix(prefix, self.prefix_modulation(timestep), memory)
+        seen_at = torch.zeros_like(timestep) if prefix_at_zero else timestep
+        self._run_prefix(prefix, self.prefix_modulation(seen_at), memory)
         return self._target_velocity(target, timestep, memory)
 
     def prefix_modulation(self, timestep: Tensor) -> Flux2Modulation:

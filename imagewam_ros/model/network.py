@@ -69,7 +69,13 @@ class ImageWamNetwork(nn.Module, ABC):
 
     @abstractmethod
     def preview_velocity(
-        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+        self,
+        target: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        prefix_at_zero: bool = False,
     ) -> Tensor:
         """See `protocol.Network`."""
 

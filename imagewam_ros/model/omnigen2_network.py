@@ -84,11 +84,17 @@ class OmniGen2Network(ImageWamNetwork):
         return JointOutput(self.action_velocity(batch, memory), video)
 
     def preview_velocity(
-        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+        self,
+        target: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        prefix_at_zero: bool = False,
     ) -> Tensor:
         """See `protocol.Network`."""
         packed = self.pack(context, self.proprio_encoder(proprio))
-        memory, prefix = self._prefix(latents, packed, timestep)
+        memory, prefix = self._prefix(latents, packed, torch.zeros_like(timestep) if prefix_at_zero else timestep)
         return self._target_velocity(target, timestep, prefix, memory)
 
     def prefix_modulation(self, timestep: Tensor) -> OmniModulation:

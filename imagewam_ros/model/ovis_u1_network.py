@@ -115,17 +115,27 @@ class OvisU1Network(ImageWamNetwork):
         self.run_prefix(prefix, self._modulation(timestep, prefix), memory)
         video = None
         if batch.target is not None:
-            noised, times = self.noised_target(batch)
-            summary = prefix.summary[: noised.shape[0]]
-            modulation = self.video.modulation(self.video.vector(times, summary))
-            video = self._target(noised, modulation, memory)
+            video = self._target(*self.noised_target(batch), prefix, memory)
         return JointOutput(self.action_velocity(batch, memory), video)  # type: ignore[arg-type]
 
     def preview_velocity(
-        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+        self,
+        target: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        prefix_at_zero: bool = False,
     ) -> Tensor:
-        """See `protocol.Network`. As the authors preview: past the refiner all tokens read all, pads included."""
+        """See `protocol.Network`. As the authors preview, past the refiner all tokens read all, pads included.
+
+        With prefix_at_zero they read what they read in training.
+        """
         prefix = self.embed(latents, self.pack(context, self.proprio_encoder(proprio)))
+        if prefix_at_zero:
+            memory = OvisMemories(JointMemory(prefix.mask), JointMemory())
+            self.run_prefix(prefix, self._modulation(torch.zeros_like(timestep), prefix), memory)
+            return self._target(target, timestep, prefix, memory)
         ids = self.image_ids(target.shape[2], target.shape[3], self.target_time, target.device)
         image = torch.cat([self.video.img_in(tokens_of(target)), prefix.image], 1)
         table = torch.cat([self._table(ids), prefix.image_table])
@@ -205,9 +215,10 @@ class OvisU1Network(ImageWamNetwork):
             x = single.merge(x, attend(*heads), shared, extra)
         return x[:, length:]
 
-    def _target(self, noised: Tensor, modulation: OvisModulation, memory: OvisMemory) -> Tensor:
-        """Velocity of the noised target latents (S, C, h, w)."""
+    def _target(self, noised: Tensor, timestep: Tensor, prefix: OvisPrefix, memory: OvisMemory) -> Tensor:
+        """Velocity of the noised target latents (S, C, h, w) of the first S prefixes."""
         rows, columns = noised.shape[2], noised.shape[3]
+        modulation = self.video.modulation(self.video.vector(timestep, prefix.summary[: noised.shape[0]]))
         table = self._table(self.image_ids(rows, columns, self.target_time, noised.device))
         x = self.video.img_in(tokens_of(noised))
         x = run_image_stream(x, self._doubles(), self._singles(), modulation.image, modulation.single, memory, table)

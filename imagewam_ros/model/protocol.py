@@ -8,7 +8,7 @@ Time runs from noise (timestep 1000) to data (timestep 0), always float32 in 0..
 authors' schedulers have it; each network scales it as it was trained. Velocity is noise - data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -136,9 +136,18 @@ class Network(Protocol):
         """Velocities of target image and actions with gradients."""
 
     def preview_velocity(
-        self, target: Tensor, timestep: Tensor, latents: Tensor, context: Context, proprio: Tensor
+        self,
+        target: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        prefix_at_zero: bool = False,
     ) -> Tensor:
-        """Velocity of the noised target latents (B, C, h, w), for the imagined goal image."""
+        """Velocity of the noised target latents (B, C, h, w), for the imagined goal image.
+
+        prefix_at_zero as in `JointBatch`: the prefix must be modulated as it was in training.
+        """
 
 
 class ImageCodec(Protocol):
@@ -215,4 +224,15 @@ class WorldActionModel(Protocol):
     def preview(
         self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
     ) -> Tensor:
-        """Imagined goal image (1, 3, H, W) in [-1, 1] from one observation. The actions never see it."""
+        """Imagined goal image (1, 3, H, W) in [-1, 1] from one observation. The actions never see it.
+
+        Raises CheckpointError where the weights hold no trained video head, or no decoder.
+        """
+
+    def imagine(
+        self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
+    ) -> Iterator[Tensor]:
+        """Yield the goal's latents (1, C, h, w) after each Euler step; the last decode to what `preview` gives.
+
+        Each step is one forward of the backbone, so a caller can do other work in between.
+        """

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole model: one network with its frozen encoders. Satisfies `protocol.WorldActionModel`."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from imagewam_ros.core.contract import Denoising
+from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.model import flow
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.network import ImageWamNetwork
@@ -113,15 +116,29 @@ class ImageWam(nn.Module):
         self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
     ) -> Tensor:
         """See `protocol.WorldActionModel`."""
+        *_, goal = self.imagine(images, proprio, instruction, seed, denoising)
+        return self.codec.decode(goal)
+
+    @torch.no_grad()
+    def imagine(
+        self, images: Tensor, proprio: Tensor, instruction: Instruction, seed: int, denoising: Denoising
+    ) -> Iterator[Tensor]:
+        """See `protocol.WorldActionModel`."""
         context = self.text.condition(instruction.tokens, images)
         latents, proprio = self.encode_images(images), self._state(proprio)
         grid = flow.schedule(denoising.steps, denoising.shift, denoising.time_grid)
         target = self.network.goal_noise(seed, latents).float()
         for timestep, delta in zip(grid.timesteps, grid.deltas, strict=True):
             time = timestep.to(target.device).expand(target.shape[0])
-            velocity = self.network.preview_velocity(target.to(self.dtype), time, latents, context, proprio)
+            noised = target.to(self.dtype)
+            velocity = self.network.preview_velocity(noised, time, latents, context, proprio, self.spec.prefix_at_zero)
+            if not velocity.any():
+                raise CheckpointError(
+                    "this checkpoint imagines nothing: its video head is all zeros, so it was trained without goal "
+                    "images; train with targets above 0 to see previews"
+                )
             target = target + velocity.float() * delta
-        return self.codec.decode(target)
+            yield target
 
     def _state(self, proprio: Tensor) -> Tensor:
         return self.network.with_padding(proprio.to(self.dtype))

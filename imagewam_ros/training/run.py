@@ -77,6 +77,7 @@ def train(
     checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
     if checkpoint is not None:
         preset = replace(preset, spec=checkpoint.spec)
+    preset = replace(preset, spec=replace(preset.spec, prefix_at_zero=preset.training.prefix_at_zero))
     contract = _contract(preset, robot, next(iter(episodes.values())), checkpoint)
     check_episodes(episodes, contract)
     if team.leads:
