@@ -7,6 +7,7 @@ was sent with what was measured at about the same time.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -109,4 +110,14 @@ class Watchdog:
         reason = (
             f"joint {names[worst]!r} is {error[worst]:.3f} from its command (limit {limit}); is its controller active?"
         )
+        return Alarm("tracking", Response.FAULT, reason)
+
+    def strayed(self, errors: Mapping[str, float]) -> "Alarm | None":
+        """Judge what a controller says of itself: distances in rad of joints from what it aims at."""
+        limit = self._config.tracking_error
+        far = {joint: abs(error) for joint, error in errors.items() if not abs(error) <= limit}
+        if not limit or not far:
+            return None
+        name = max(far, key=lambda joint: far[joint])
+        reason = f"joint {name!r} is {far[name]:.3f} from what its controller aims at (limit {limit}); is it blocked?"
         return Alarm("tracking", Response.FAULT, reason)

@@ -69,6 +69,21 @@ def test_a_silent_controller_holds_once_it_was_heard(moving: Any) -> None:
     assert step.reason.startswith("right arm's controller silent for 0.5")
 
 
+@pytest.mark.parametrize("error", [0.4, -0.4, np.nan])
+def test_a_controller_that_strays_is_a_fault(moving: Any, error: float) -> None:
+    moving.executor.note_controller("left", moving.now_ns, {"left_joint1": 0.1, "left_joint2": error})
+    step = moving.tick()
+    assert step.state is State.FAULTED
+    assert f"joint 'left_joint2' is {abs(error):.3f} from what its controller aims at (limit 0.35)" in step.reason
+
+
+def test_a_controller_that_tells_small_errors_is_heard(moving: Any) -> None:
+    for _ in range(20):
+        moving.executor.note_controller("left", moving.now_ns, {"left_joint1": 0.1})
+        step = moving.run(0.1)
+    assert "silent" not in step.reason
+
+
 def test_nothing_barks_before_it_was_heard(player: Any) -> None:
     assert player.run(2.0).state is State.HOLDING
 
