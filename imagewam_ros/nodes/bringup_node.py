@@ -24,7 +24,11 @@ from imagewam_ros.nodes.spin import run
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
 WORDS = {CONFIGURE: "configure", ACTIVATE: "activate", DEACTIVATE: "deactivate"}
+RESTING = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
+"""States that last; the others are transitions under way."""
 POLL_S = 0.1
+ANSWER_S = 2.0
+"""An answer that takes longer may never come: DDS loses what is sent before it has matched a new client."""
 SHUTDOWN_S = 1.0
 """All deactivations at the end together; whoever started us waits no longer than this."""
 
@@ -97,7 +101,7 @@ class BringupNode(Node):
                 return
             self.get_logger().error(str(error))
             while self._active:
-                self._ask(self._change[self._active.pop()], _request(DEACTIVATE), config.transition_s)
+                self._changed(self._active.pop(), DEACTIVATE, State.PRIMARY_STATE_INACTIVE)
             self.exit_status, self.finished = 1, True
         else:
             self.get_logger().info(f"{', '.join(config.nodes)}: {'active' if config.autostart else 'inactive'}")
@@ -113,15 +117,30 @@ class BringupNode(Node):
     def _drive(self, name: str, transition: int, goal: int, settle_s: float) -> None:
         """Bring `name` to the state `goal`, trying again for `settle_s`. Raises GraphError with the reason."""
         end_s = time.monotonic() + settle_s
-        while True:
-            state = self._ask(self._state[name], GetState.Request(), self._config.appear_s).current_state
-            if state.id in (goal, State.PRIMARY_STATE_ACTIVE):
-                return
+        while self._state_of(name, self._config.appear_s) not in (goal, State.PRIMARY_STATE_ACTIVE):
             self._reasons.pop(name, None)
-            if self._ask(self._change[name], _request(transition), self._config.transition_s).success:
+            if self._changed(name, transition, goal):
                 return
             if time.monotonic() > end_s or self._ending.wait(POLL_S):
                 raise GraphError(f"node {name!r} cannot {WORDS[transition]}: {self._reason(name)}")
+
+    def _changed(self, name: str, transition: int, goal: int) -> bool:
+        """Ask for a transition and say whether it went well; where no answer comes in time, the state tells."""
+        answer = self._ask(self._change[name], _request(transition))
+        if answer is not None:
+            return bool(answer.success)
+        end_s = time.monotonic() + self._config.transition_s
+        while (state := self._state_of(name, end_s - time.monotonic())) not in RESTING:
+            self._ending.wait(POLL_S)
+        return state == goal
+
+    def _state_of(self, name: str, patience_s: float) -> int:
+        """Ask for a node's state until it answers. Raises GraphError after `patience_s`."""
+        end_s = time.monotonic() + patience_s
+        while (answer := self._ask(self._state[name], GetState.Request())) is None:
+            if time.monotonic() > end_s:
+                raise GraphError(f"node {name!r} does not answer for {patience_s:.0f} s; see its log")
+        return int(answer.current_state.id)
 
     def _reason(self, name: str) -> str:
         """What the node last complained of on /diagnostics; it may arrive after the answer."""
@@ -131,16 +150,19 @@ class BringupNode(Node):
         text = self._reasons.get(name, "it gave no reason; see its log")
         return text.removeprefix("cannot configure: ").removeprefix("cannot activate: ")
 
-    def _ask(self, client: Any, request: object, timeout_s: float) -> Any:
-        """Call a service from the work thread. Raises GraphError when no answer comes."""
+    def _ask(self, client: Any, request: object) -> Any:
+        """Call a service from the work thread; None when no answer comes. Raises GraphError when it goes away."""
         future = client.call_async(request)
         answered = threading.Event()
         future.add_done_callback(lambda _: answered.set())
-        end_s = time.monotonic() + timeout_s
+        end_s = time.monotonic() + ANSWER_S
         while not answered.wait(POLL_S):
-            if self._ending.is_set() or time.monotonic() > end_s or not client.service_is_ready():
+            if self._ending.is_set() or not client.service_is_ready():
                 client.remove_pending_request(future)
                 raise GraphError(f"{client.srv_name} does not answer; did the process end?")
+            if time.monotonic() > end_s:
+                client.remove_pending_request(future)
+                return None
         return future.result()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

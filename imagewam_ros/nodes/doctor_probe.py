@@ -39,7 +39,7 @@ KEPT_PX = 64
 def listen(robot: Embodiment, seconds: float, namespace: str = "") -> Heard:
     """Listen to the cell of `robot` for `seconds` once it is connected; needs no running ROS of the caller's."""
     context = Context()
-    rclpy.init(context=context)
+    rclpy.init(context=context, args=[])  # or it would take the name of the node that asks
     try:
         node = Node("doctor_probe", namespace=namespace, context=context)
         executor = SingleThreadedExecutor(context=context)

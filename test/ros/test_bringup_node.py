@@ -5,6 +5,8 @@ import signal
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.msg import ExecutorCommand
@@ -53,6 +55,36 @@ def test_refused_activation_takes_the_others_down_again(spawn, probe) -> None:
     assert bringup.process.returncode == 1
     assert "node 'executor' cannot activate: nobody listens to /left_forward" in bringup.text()
     assert probe.state("sim") == "inactive"
+
+
+def test_a_lost_answer_is_read_from_the_state(spawn, probe) -> None:
+    mute = Mute(probe.node)
+    bringup = spawn(BRINGUP, nodes="['mute']")
+    assert probe.until(lambda: "mute: active" in bringup.text(), 30), bringup.text()
+    assert mute.asked == [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE]
+
+
+class Mute:
+    """A node whose answers about transitions are lost, and the first about its state."""
+
+    def __init__(self, node) -> None:
+        self.asked: list[int] = []
+        self._state = State.PRIMARY_STATE_UNCONFIGURED
+        change = node.create_service(ChangeState, "mute/change_state", self._change)
+        change.send_response = lambda *_: None
+        state = node.create_service(GetState, "mute/get_state", self._answer)
+        answer = state.send_response
+        lost = iter([lambda *_: None])
+        state.send_response = lambda *arguments: next(lost, answer)(*arguments)
+
+    def _change(self, request, response):
+        self.asked.append(request.transition.id)
+        self._state += 1  # unconfigured, inactive, active
+        return response
+
+    def _answer(self, _, response):
+        response.current_state.id = self._state
+        return response
 
 
 def test_absent_node_is_named(spawn) -> None:
