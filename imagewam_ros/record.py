@@ -23,6 +23,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.bag_label import LABELS, adopt, is_foreign, label_episode
+from imagewam_ros.data.episode import FIRST_SEED as FIRST_SEED
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.recover import cut_off, recover
 from imagewam_ros.domain import use_domain
@@ -31,9 +32,6 @@ from imagewam_ros.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from imagewam_ros.sim.cell import Cell
-
-FIRST_SEED = 1_000_000
-"""Demonstrations use seeds from here up, evaluations use those below."""
 
 
 class Recorded(NamedTuple):
@@ -53,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--label", choices=LABELS, help="label the recordings named by --episode")
     parser.add_argument("--episode", type=Path, nargs="+", default=(), help="recordings to label; any rosbag2 folder")
-    parser.add_argument("--instruction", default="", help="what is done in the episodes, in plain words")
+    parser.add_argument(
+        "--instruction",
+        default="",
+        help="what is done in the episodes, in plain words; the expert, told what its task does not know, stays",
+    )
     parser.add_argument("--action-topic", default="executor/command", help="of bags that other programs recorded")
     parser.add_argument("--period-s", type=float, default=0.05, help="of the policy, for such bags")
     parser.add_argument(
@@ -189,14 +191,14 @@ def episode_folder(out: Path, seed: int) -> Path:
     return out / f"episode_{seed}"
 
 
-def record_episode(seed: int, out: Path, task: str, robot: str) -> Recorded:
-    """Let the expert do one episode and write it. A cut-off recording of the same seed is replaced."""
+def record_episode(seed: int, out: Path, task: str, robot: str, instruction: str = "") -> Recorded:
+    """Let the expert do what the seed, or `instruction`, asks for. A cut-off recording of the seed is replaced."""
     from imagewam_ros.sim.cell import Cell
     from imagewam_ros.sim.demonstration import demonstrate
 
     cell = _cells.get((task, robot)) or Cell(load_embodiment(robot), task)
     _cells[task, robot] = cell
-    shown = demonstrate(cell, seed)
+    shown = demonstrate(cell, seed, instruction=instruction or None)
     folder = episode_folder(out, seed)
     if folder.exists():
         shutil.rmtree(folder)
@@ -218,7 +220,13 @@ _cells: dict[tuple[str, str], "Cell"] = {}
 
 
 def _record_all(seeds: Iterable[int], arguments: argparse.Namespace) -> Iterator[Recorded]:
-    one = partial(record_episode, out=arguments.out, task=arguments.task, robot=arguments.robot)
+    one = partial(
+        record_episode,
+        out=arguments.out,
+        task=arguments.task,
+        robot=arguments.robot,
+        instruction=arguments.instruction,
+    )
     if arguments.workers < 2:
         yield from map(one, seeds)
         return

@@ -38,6 +38,14 @@ def test_expert_demonstrates(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["kept"] == 2
 
 
+def test_expert_stays_for_what_its_task_does_not_know(tmp_path: Path) -> None:
+    wrong = "lift the red block"
+    assert record.record_episode(1_000_000, tmp_path, "tray_lift", "sim_cell", wrong).success
+    about, frames = read_provenance(tmp_path / "episode_1000000"), read_frames(tmp_path / "episode_1000000")
+    assert (about.task, about.instruction, about.label) == ("tray_lift", wrong, "success")
+    assert np.ptp(frames.actions, axis=0).max() < 1e-6
+
+
 def test_seeds_of_evaluation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="seed 5 belongs to evaluation"):
         record.run(parse("--expert", "--seed", "5", "--out", str(tmp_path)))

@@ -29,6 +29,8 @@ from imagewam_ros.data.bag_read import messages
 from imagewam_ros.data.bag_types import typestore
 
 LABELS = ("success", "failure")
+FIRST_SEED = 1_000_000
+"""Demonstrations use scenes of seeds from here up, evaluations those below."""
 JOINT_TOPIC = "joint_states"
 ACTION_TOPIC = "operator/target"
 """The operator's joint targets: a JointState whose position is due one period after its stamp."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well sampled chunks match held-out demonstrations: a cheap forecast of closed-loop success."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ EARLY = 24
 
 
 class ChunkError(NamedTuple):
-    """Mean squared error of normalised chunks over all and over early frames."""
+    """Mean squared error of normalised chunks over all frames, over early ones, and over those of each instruction."""
 
     all: float
     early: float
+    of: Mapping[str, float]
 
 
 @torch.no_grad()
@@ -37,4 +39,9 @@ def chunk_error(network: ImageWamNetwork, samples: Samples, rows: Rows, seed: in
         sampled[part] = network.denoise(noise[part], cache, plan)
     error = (sampled - wanted).square().mean((1, 2)).numpy()
     early = samples.dataset.time[chosen] < EARLY
-    return ChunkError(float(error.mean()), float(error[early].mean()) if early.any() else float("nan"))
+    texts = np.array([samples.dataset.demonstrations[owner].instruction for owner in samples.dataset.owner[chosen]])
+    return ChunkError(
+        float(error.mean()),
+        float(error[early].mean()) if early.any() else float("nan"),
+        {str(text): float(error[texts == text].mean()) for text in np.unique(texts)},
+    )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from imagewam_ros.core.contract import Contract, Mosaic
 from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
 from imagewam_ros.data.dataset import Demonstration
-from imagewam_ros.data.episode import Provenance, find_episodes, read_provenance
+from imagewam_ros.data.episode import FIRST_SEED, Provenance, find_episodes, read_provenance
 from imagewam_ros.data.frames import read_frames
 from imagewam_ros.model.preprocess import mosaic_pixels
 
@@ -32,8 +32,17 @@ class Footage:
 
 
 def successful_episodes(roots: Sequence[Path]) -> dict[Path, Provenance]:
-    """Return the episodes labelled success under `roots`. Raises EpisodeError when there is none."""
+    """Return the episodes labelled success under `roots`.
+
+    Raises EpisodeError when there is none, or one of a scene that evaluations use.
+    """
     found = {path: read_provenance(path) for root in roots for path in find_episodes(root)}
+    for path, about in found.items():
+        if 0 <= about.seed < FIRST_SEED:
+            raise EpisodeError(
+                f"{path} was made from seed {about.seed}: seeds below {FIRST_SEED} are for evaluation, and no policy "
+                "is tested on what it saw; leave the episode out or record it again with another --seed"
+            )
     chosen = {path: about for path, about in found.items() if about.label == "success"}
     if not chosen:
         raise EpisodeError(f"none of {len(found)} episodes is labelled success; nothing to learn from")

@@ -35,7 +35,7 @@ from imagewam_ros.model.text import small_text
 from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
 from imagewam_ros.training.lora import inject, merge
-from imagewam_ros.training.metric import chunk_error
+from imagewam_ros.training.metric import ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
 from imagewam_ros.training.pixels import (
     Footage,
@@ -94,7 +94,7 @@ def train(
     def watch(reached: Progress) -> str:
         with averaged(reached) as mean:
             error = chunk_error(mean, samples, held_rows)
-        return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}"
+        return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
 
     train_network(progress, samples, rows, preset.training, seed, out, watch)
     clock.lap("network")
@@ -110,6 +110,7 @@ def train(
         "steps": progress.step,
         "chunk_error": round(error.all, 4),
         "chunk_error_early": round(error.early, 4),
+        "chunk_error_of": {text: round(value, 4) for text, value in error.of.items()},
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": team.size,
@@ -136,10 +137,20 @@ def export(progress: Progress, preset: Preset) -> ImageWamNetwork:
 
 
 def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
-    """Places of the demonstrations to learn from and of those held out, the last ones; at least one each."""
+    """Places of the demonstrations to learn from and of those held out; at least one each.
+
+    The held-out ones lie evenly among all, so that every folder that has many gives some.
+    """
     held = min(max(1, round(count * held_out)), count - 1) if count > 1 else 0
-    learned = list(range(count - held))
-    return learned, list(range(count - held, count)) or learned
+    places = [(2 * i + 1) * count // (2 * held) for i in range(held)]
+    learned = [place for place in range(count) if place not in set(places)]
+    return learned, places or learned
+
+
+def _each(error: ChunkError) -> str:
+    """The error of each instruction, where there are several."""
+    words = [f"{value:.3f} {text!r}" for text, value in error.of.items()]
+    return "; " + ", ".join(words) if len(words) > 1 else ""
 
 
 class Clock:

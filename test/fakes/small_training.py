@@ -8,7 +8,7 @@ import numpy as np
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import JointState
-from imagewam_ros.data.episode import EpisodeWriter, Provenance
+from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.text import TextSpec
@@ -43,7 +43,7 @@ def write_episodes(root: Path, count: int = 3, frames: int = 8, label: str = "su
     """Episodes of the shipped robot whose images tell where the joints are."""
     robot = load_embodiment("sim_cell")
     for seed in range(count):
-        known: dict[str, object] = {"period_ns": PERIOD_NS, "task": "tray_lift", "seed": seed, **about}
+        known: dict[str, object] = {"period_ns": PERIOD_NS, "task": "tray_lift", "seed": FIRST_SEED + seed, **about}
         instruction = str(known.pop("instruction", INSTRUCTION))
         provenance = Provenance.of(robot, instruction, **known)  # type: ignore[arg-type]
         rng = np.random.default_rng(seed)
