@@ -20,6 +20,7 @@ from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Instruction, PrefixCache
 from imagewam_ros.model.sampler import Drawn, Sampler, SamplerConfig
@@ -67,6 +68,7 @@ class Policy:
         checkpoint = load_checkpoint(directory, device=device)
         if robot is not None:
             checkpoint.contract.check(robot)
+        checkpoint.model.network = packed(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
         return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling)
 

@@ -21,6 +21,7 @@ from imagewam_ros.core.schema import Image
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.flow import action_noise
+from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Context, PrefixCache
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
@@ -54,7 +55,8 @@ class Case:
         vocabulary = self.weights.text.config.vocab_size
         self.ids = torch.from_numpy(rng.integers(0, vocabulary, (1, VALID_TOKENS))).to(self.device)
         grid = "bfloat16" if self.dtype == torch.bfloat16 else "float32"
-        network, times = self.weights.network, Denoising(time_grid=grid)
+        self._network = network = packed(self.weights.network)
+        times = Denoising(time_grid=grid)
         self.sampler = Sampler(network, times, HORIZON, SamplerConfig(denoiser=self.denoiser))
         self._chunked = {
             name: Sampler(network, times, HORIZON, SamplerConfig(chunking=name)) for name in ("frozen", "guided")
@@ -79,7 +81,7 @@ class Case:
         return self._ours(watch, pixels, self._chunked["guided"], self._committed)
 
     def _ours(self, watch: Stopwatch, pixels: Tensor | None, sampler: Sampler, committed: Committed | None) -> Tensor:
-        network = self.weights.network
+        network = self._network
         with watch.phase("preprocess"):
             if pixels is None:
                 pixels = mosaic_pixels(self.images, self.layout.mosaic, self.device)

@@ -25,6 +25,7 @@ from imagewam_ros.model.layers import (
     rotate,
     time_embedding,
 )
+from imagewam_ros.model.packed import PackedLinear
 
 NORM_EPS = 1e-6
 
@@ -255,6 +256,8 @@ def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
     """Some rows of a linear layer's output; a wrapped layer (LoRA) is run as a whole, then cut."""
     if type(layer) is nn.Linear:
         return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])
+    if isinstance(layer, PackedLinear):
+        return layer.rows(rows.start, rows.stop)(x)  # type: ignore[no-any-return]
     result: Tensor = layer(x)[..., rows]
     return result
 

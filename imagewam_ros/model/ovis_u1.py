@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.flux2 import NORM_EPS, FinalLayer, HeadNorm, split_heads
+from imagewam_ros.model.flux2 import NORM_EPS, FinalLayer, HeadNorm, linear_rows, split_heads
 from imagewam_ros.model.layers import (
     FREQUENCIES,
     Heads,
@@ -227,6 +227,6 @@ class OvisSingleBlock(nn.Module):
     def keys_values(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Tensor, Tensor]:
         """Only keys and values, for the last block."""
         rows = slice(self.width, 3 * self.width)
-        kv = F.linear(modulate(x, modulation[0]), self.linear1.weight[rows], self.linear1.bias[rows])
+        kv = linear_rows(self.linear1, modulate(x, modulation[0]), rows)
         key, value = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return rotate(F.rms_norm(key, key.shape[-1:], self.norm.key_norm.scale, NORM_EPS), table), value
