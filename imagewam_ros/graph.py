@@ -11,8 +11,9 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
-from imagewam_ros.core.paths import ros_prefixes
+from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
 
 Value = str | int | float | bool
 
@@ -50,9 +51,10 @@ ARGUMENTS = (
     Argument(
         "sim",
         "mujoco",
-        "what stands for the robot; none waits for its own drivers, mock (ros2_control) and gazebo start under "
-        "ros2 launch alone, isaac waits for isaac/run_cell.py; give use_sim_time:=true with gazebo and isaac",
-        ("mujoco", "none", "mock", "gazebo", "isaac"),
+        "what moves: mujoco is the simulated cell; mock, gazebo and real start ros2_control, under ros2 launch "
+        "alone; none waits for drivers that you start, isaac for isaac/run_cell.py; give use_sim_time:=true with "
+        "gazebo and isaac",
+        ("mujoco", "none", "mock", "gazebo", "isaac", "real"),
     ),
     Argument("task", "tray_lift", "task of the simulated cell"),
     Argument("seed", 0, "seed of the first simulated scene"),
@@ -66,6 +68,8 @@ ARGUMENTS = (
     Argument("teleop", "none", "what a human moves the arms with", TELEOP),
     Argument("takeover", False, "a human's chunks are an intervention in the policy's run"),
     Argument("terminal", "/dev/tty", "terminal that teleop:=keyboard reads; the command tty tells its name"),
+    Argument("rviz", False, "show the cell in RViz, where it is installed"),
+    Argument("foxglove", False, "serve the cell's topics to Foxglove on port 8765, to this computer alone"),
     Argument("doctor", False, "the executor starts only after `imagewam doctor`'s checks have passed"),
     Argument("autostart", True, "activate all nodes, the executor last; false stops at inactive"),
     Argument("namespace", "", "namespace of the whole cell, for more than one on a network"),
@@ -85,7 +89,19 @@ class Managed:
     """Stands for the names of all running nodes with a lifecycle, in starting order."""
 
 
-Parameter = Value | tuple[str, ...] | Ref | Managed
+@dataclass(frozen=True)
+class Description:
+    """Stands for the robot's URDF."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Stands for the path of a file of this package."""
+
+    path: str
+
+
+Parameter = Value | tuple[str, ...] | Ref | Managed | Description
 
 
 class Death(Enum):
@@ -105,10 +121,10 @@ class Death(Enum):
 class Process:
     """One node in a process of its own.
 
-    A process runs when every argument in `when` has the value given there, or one of those, and none in
-    `unless` has the value given there. Parameters
-    may be plain values, lists of strings, or stand for values known later. One that `deactivates` the others is asked
-    to end before them, so that the arms come to rest while everything they depend on is there.
+    A process runs when every argument in `when` has the value given there, or one of those, none in `unless` has
+    the value given there, and one of those named in `any_of`, where there are some, is true. Parameters may be plain
+    values, lists of strings, or stand for values known later. One that `deactivates` the others is asked to end
+    before them, so that the arms come to rest while everything they depend on is there.
     """
 
     name: str
@@ -118,8 +134,16 @@ class Process:
     remappings: tuple[tuple[str, str], ...] = ()
     when: Mapping[str, Value | tuple[Value, ...]] = field(default_factory=dict)
     unless: Mapping[str, Value] = field(default_factory=dict)
+    any_of: tuple[str, ...] = ()
     publishes_images: bool = False
     deactivates: bool = False
+    package: str = PACKAGE
+    words: tuple[str | Share, ...] = ()
+
+    @property
+    def managed(self) -> bool:
+        """Whether the bringup node drives its lifecycle."""
+        return self.package == PACKAGE and not self.deactivates
 
 
 CAMERAS = {"realsense": ("realsense_node", "serial_no"), "usb": ("usb_camera_node", "video_device")}
@@ -141,6 +165,37 @@ def _cameras() -> tuple[Process, ...]:
         for camera in ("head", "left_wrist", "right_wrist")
     )
 
+
+VIEWERS = (
+    # The launch file of ros2_control brings its own, and so do drivers.
+    Process(
+        "robot_state_publisher",
+        "robot_state_publisher",
+        Death.LEAVES_GRAPH,
+        {"robot_description": Description()},
+        when={"sim": ("mujoco", "isaac")},
+        any_of=("rviz", "foxglove"),
+        package="robot_state_publisher",
+    ),
+    Process(
+        "rviz",
+        "rviz2",
+        Death.LEAVES_GRAPH,
+        when={"rviz": True},
+        package="rviz2",
+        words=("-d", Share("config/rviz/cell.rviz")),
+    ),
+    Process(
+        "foxglove",
+        "foxglove_bridge",
+        Death.LEAVES_GRAPH,
+        # Whoever may connect can look, and neither publish, nor call services, nor set parameters.
+        {"address": "127.0.0.1", "port": 8765, "capabilities": ("connectionGraph", "assets")},
+        when={"foxglove": True},
+        package="foxglove_bridge",
+    ),
+)
+"""Programs of other packages that show the cell."""
 
 PROCESSES = (
     Process(
@@ -202,7 +257,7 @@ PROCESSES = (
         "executor_node",
         Death.ENDS_GRAPH,
         {"robot": Ref("robot"), "shadow": Ref("shadow")},
-        when={"sim": ("none", "mock", "gazebo")},
+        when={"sim": ("none", "mock", "gazebo", "real")},
     ),
     Process(
         "executor",
@@ -211,6 +266,7 @@ PROCESSES = (
         {"robot": Ref("robot"), "shadow": Ref("shadow"), "output": "joint_command"},
         when={"sim": "isaac"},
     ),
+    *VIEWERS,
     Process(
         "bringup",
         "bringup_node",
@@ -248,6 +304,7 @@ def running(values: Mapping[str, Value]) -> tuple[Process, ...]:
         for process in PROCESSES
         if all(values[name] in one_of(wanted) for name, wanted in process.when.items())
         and all(values[name] != unwanted for name, unwanted in process.unless.items())
+        and (not process.any_of or any(values[name] for name in process.any_of))
     )
 
 
@@ -263,35 +320,56 @@ def parameters(process: Process, values: Mapping[str, Value]) -> dict[str, Value
         if isinstance(parameter, Ref):
             return values[parameter.argument]
         if isinstance(parameter, Managed):
-            return tuple(p.name for p in running(values) if not p.deactivates)
-        return parameter
+            return tuple(p.name for p in running(values) if p.managed)
+        return describe(str(values["robot"])) if isinstance(parameter, Description) else parameter
 
     mine = {name: resolve(parameter) for name, parameter in process.parameters.items()}
     return {"use_sim_time": values["use_sim_time"], **mine}
 
 
+def describe(robot: str) -> str:
+    """URDF of a robot by its name or YAML. Raises ConfigError."""
+    from imagewam_ros.kinematics import description  # xacro is slow to import, and most graphs do not need it
+
+    return description.describe(load_embodiment(robot))
+
+
+def words(process: Process) -> list[str]:
+    """Return what stands between a process's executable and its ROS arguments."""
+    return [str(share_dir() / word.path) if isinstance(word, Share) else word for word in process.words]
+
+
+CONTROL = ("robot_state_publisher", "controller_manager", "joint_state_broadcaster", "forward_command_controller")
 OTHERS = {
-    "mock": ("robot_state_publisher", "controller_manager", "joint_state_broadcaster", "forward_command_controller"),
-    "gazebo": (
-        "robot_state_publisher",
-        "controller_manager",
-        "joint_state_broadcaster",
-        "forward_command_controller",
-        "gz_ros2_control",
-        "ros_gz_sim",
-        "ros_gz_bridge",
-    ),
+    "mock": CONTROL,
+    "gazebo": (*CONTROL, "gz_ros2_control", "ros_gz_sim", "ros_gz_bridge"),
+    "real": CONTROL,
 }
 """Values of sim that launch/ros2_control.launch.py starts, with the ROS packages that it takes the parts from."""
 
 
-def require_packages(sim: str) -> None:
-    """Raise GraphError naming the packages that this value of sim needs and that are not installed."""
+def needed_packages(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return the packages of others that these values need, each with the choice that needs it."""
+    sim = str(values["sim"])
+    needed = dict.fromkeys(OTHERS.get(sim, ()), f"sim:={sim}")
+    for process in running(values):
+        asked = [name for name in ("rviz", "foxglove") if name in (*process.when, *process.any_of) and values[name]]
+        if process.package != PACKAGE:
+            needed.setdefault(process.package, f"{asked[0]}:=true")
+    return needed
+
+
+def require_packages(needed: Mapping[str, str]) -> None:
+    """Raise GraphError naming those of `needed_packages` that are not installed."""
     index = Path("share/ament_index/resource_index/packages")
-    missing = [p for p in OTHERS[sim] if not any((prefix / index / p).is_file() for prefix in ros_prefixes())]
+    missing = [p for p in needed if not any((prefix / index / p).is_file() for prefix in ros_prefixes())]
     if missing:
+        why = " and ".join(dict.fromkeys(needed[package] for package in missing))
         apt = " ".join(f"ros-$ROS_DISTRO-{package.replace('_', '-')}" for package in missing)
-        raise GraphError(f"sim:={sim} needs {', '.join(missing)}; sudo apt install {apt}, and source ROS again")
+        raise GraphError(
+            f"{why} needs {', '.join(missing)}, not found in {', '.join(map(str, ros_prefixes()))}; where ROS 2 is "
+            f"installed: sudo apt install {apt}, and source it again"
+        )
 
 
 def require_launch(values: Mapping[str, Value]) -> None:

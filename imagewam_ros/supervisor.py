@@ -20,8 +20,8 @@ from types import FrameType
 from typing import IO, NamedTuple
 
 from imagewam_ros.core.errors import GraphError
-from imagewam_ros.core.paths import PACKAGE, share_dir
-from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable
+from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
+from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable, words
 
 STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
 """What processes get, and how long they have, in s; together below 3 s. Those that deactivate others come first."""
@@ -68,9 +68,9 @@ class Supervisor:
     def __enter__(self) -> "Supervisor":
         """Start every process, or none. Raises GraphError when an executable is missing."""
         commands = [command(process, self.values) for process in self.processes]
-        for process, words in zip(self.processes, commands, strict=True):
+        for process, said in zip(self.processes, commands, strict=True):
             child = subprocess.Popen(
-                words,
+                said,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -158,22 +158,24 @@ class Interrupts:
 
 def command(process: Process, values: Mapping[str, Value]) -> list[str]:
     """Return the words that start a process. Raises GraphError when it is not installed."""
-    words = [sys.executable, str(executable(process.executable)), "--ros-args"]
-    words += ["--log-level", str(values["log_level"]), "-r", f"__node:={process.name}"]
+    script = [sys.executable] if process.package == PACKAGE else []
+    said = [*script, str(executable(process.executable, process.package)), *words(process), "--ros-args"]
+    said += ["--log-level", str(values["log_level"]), "-r", f"__node:={process.name}"]
     namespace = str(values["namespace"]).strip("/")
     if namespace:
-        words += ["-r", f"__ns:=/{namespace}"]
+        said += ["-r", f"__ns:=/{namespace}"]
     for origin, target in process.remappings:
-        words += ["-r", f"{origin}:={target}"]
+        said += ["-r", f"{origin}:={target}"]
     for name, value in parameters(process, values).items():
-        words += ["-p", f"{name}:={json.dumps(value)}"]
-    return words
+        said += ["-p", f"{name}:={json.dumps(value)}"]
+    return said
 
 
-def executable(name: str) -> Path:
-    """Find a node's script in a checkout or an installation. Raises GraphError."""
+def executable(name: str, package: str = PACKAGE) -> Path:
+    """Find a node's script in a checkout or an installation, or another package's program. Raises GraphError."""
     share = share_dir()
-    places = (share / "scripts" / name, share.parents[1] / "lib" / PACKAGE / name)
+    ours = (share / "scripts" / name, share.parents[1] / "lib" / PACKAGE / name)
+    places = ours if package == PACKAGE else tuple(prefix / "lib" / package / name for prefix in ros_prefixes())
     for place in places:
         if place.is_file():
             return place

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.domain import use_domain
-from imagewam_ros.graph import ARGUMENTS, Process, Value, require_launch, running, settings
+from imagewam_ros.graph import (
+    ARGUMENTS,
+    Process,
+    Value,
+    needed_packages,
+    require_launch,
+    require_packages,
+    running,
+    settings,
+)
 from imagewam_ros.supervisor import Interrupts, Supervisor
 
 
@@ -25,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the graph until Ctrl-C or until a process that it needs ends. Returns the exit code."""
     values = settings(chosen(arguments))
     require_launch(values)
+    require_packages(needed_packages(values))
     if arguments.domain is not None:
         use_domain(arguments.domain)
     return supervise(running(values), values)

@@ -2,14 +2,20 @@
 """Start a cell: ros2 launch imagewam_ros dual_arm.launch.py robot:=sim_cell policy:=tiny.
 
 The arguments and the nodes are those of imagewam_ros/graph.py, which `imagewam up` starts too.
-`ros2 launch imagewam_ros dual_arm.launch.py --show-args` explains every argument. sim:=mock and sim:=gazebo
+`ros2 launch imagewam_ros dual_arm.launch.py --show-args` explains every argument. sim:=mock, gazebo and real
 also start ros2_control.launch.py.
 """
 
 from typing import List  # noqa: UP035  launch on Humble does not know list[str]
 
-from launch import LaunchDescription, Substitution
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable, Shutdown
+from launch import LaunchContext, LaunchDescription, Substitution
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.conditions import IfCondition
 from launch.events.process import ProcessExited
 from launch.substitutions import (
@@ -28,12 +34,18 @@ from imagewam_ros.graph import (
     OTHERS,
     PROCESSES,
     Argument,
+    Description,
     Managed,
     Parameter,
     Process,
     Ref,
+    Share,
+    describe,
+    needed_packages,
     one_of,
     profile_variable,
+    require_packages,
+    settings,
 )
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -42,8 +54,20 @@ TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
-        [*map(declare, ARGUMENTS), stay_local(), *map(others, OTHERS), *map(node, PROCESSES)],
+        [
+            *map(declare, ARGUMENTS),
+            OpaqueFunction(function=check),
+            stay_local(),
+            *map(others, OTHERS),
+            *map(node, PROCESSES),
+        ],
     )
+
+
+def check(context: LaunchContext) -> None:
+    """Raise GraphError when a package of others is missing, before anything starts."""
+    chosen = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    require_packages(needed_packages(settings(chosen)))
 
 
 def stay_local() -> SetEnvironmentVariable:
@@ -62,20 +86,33 @@ def declare(argument: Argument) -> DeclareLaunchArgument:
 
 
 def node(process: Process) -> Node:
-    profile = PathJoinSubstitution([FindPackageShare(PACKAGE), "fastdds", "shm8.xml"])
+    profile = file("fastdds/shm8.xml")
+    words = [file(word.path) if isinstance(word, Share) else word for word in process.words]
     return Node(
-        package=PACKAGE,
+        package=process.package,
         executable=process.executable,
         name=process.name,
         namespace=LaunchConfiguration("namespace"),
         parameters=[{"use_sim_time": value(Ref("use_sim_time"))}, {k: value(v) for k, v in process.parameters.items()}],
         remappings=list(process.remappings),
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        arguments=[*words, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
         additional_env={profile_variable(): profile} if process.publishes_images else None,
         condition=condition(process),
         on_exit=lambda event, _context: consequence(process, event),
         output="screen",
     )
+
+
+def file(path: str) -> PathJoinSubstitution:
+    return PathJoinSubstitution([FindPackageShare(PACKAGE), *path.split("/")])
+
+
+class Urdf(Substitution):
+    """The URDF of the robot that was chosen."""
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return it as text."""
+        return describe(LaunchConfiguration("robot").perform(context))
 
 
 def others(sim: str) -> IncludeLaunchDescription:
@@ -91,17 +128,20 @@ def others(sim: str) -> IncludeLaunchDescription:
 def value(of: Parameter) -> object:
     if isinstance(of, Ref):
         return ParameterValue(LaunchConfiguration(of.argument), value_type=TYPES[of.argument])
+    if isinstance(of, Description):
+        return ParameterValue(Urdf(), value_type=str)
     if isinstance(of, Managed):
         words: list[object] = ["[name for name, runs in ("]
         for process in PROCESSES:
-            if not process.deactivates:
+            if process.managed:
                 words += [f"('{process.name}', ", *running(process), "), "]
         return ParameterValue(PythonExpression([*words, ") if runs]"]), value_type=List[str])  # noqa: UP006
     return list(of) if isinstance(of, tuple) else of
 
 
 def condition(process: Process) -> IfCondition | None:
-    return IfCondition(PythonExpression(running(process))) if process.when or process.unless else None
+    free = not (process.when or process.unless or process.any_of)
+    return None if free else IfCondition(PythonExpression(running(process)))
 
 
 def running(process: Process) -> list[str | Substitution]:
@@ -113,6 +153,9 @@ def running(process: Process) -> list[str | Substitution]:
         words += [" and '", LaunchConfiguration(name), f"'{lower} in {texts!r}"]
     for name, unwanted in process.unless.items():
         words += [" and '", LaunchConfiguration(name), f"' != '{unwanted}'"]
+    if process.any_of:
+        alternatives = [["'", LaunchConfiguration(name), "'.lower() == 'true' or "] for name in process.any_of]
+        words += [" and (", *(word for words in alternatives for word in words), "False)"]
     return words
 
 

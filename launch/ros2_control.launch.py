@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arms that ros2_control moves without hardware, for the cell of dual_arm.launch.py, which includes this file.
+"""Arms that ros2_control moves, for the cell of dual_arm.launch.py, which includes this file.
 
 hardware:=mock runs mock_components, whose arms do exactly what they are told; no images come from it.
 hardware:=gazebo runs gazebo/cell_world.sdf in Gazebo Harmonic or newer with gz_ros2_control, cameras and /clock.
+hardware:=real runs the driver that the robot's description names.
 """
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
@@ -46,12 +48,13 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """What runs for these arguments. Raises GraphError when packages are missing."""
     chosen = {name: LaunchConfiguration(name).perform(context) for name in ("hardware", "robot", "namespace")}
     hardware, gazebo = chosen["hardware"], chosen["hardware"] == "gazebo"
-    require_packages(hardware)
+    require_packages(dict.fromkeys(OTHERS[hardware], f"sim:={hardware}"))
     if gazebo and chosen["namespace"]:
         raise GraphError("sim:=gazebo takes no namespace: Gazebo's controller manager has none; leave it out")
     robot = load_embodiment(chosen["robot"])
     controllers = controllers_of(chosen["robot"], robot.name)
     urdf = describe(robot, {"hardware": hardware, "controllers": str(controllers)})
+    require_driver(robot.name, urdf)
     publisher = node(
         "robot_state_publisher",
         "robot_state_publisher",
@@ -62,6 +65,20 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     )
     spawner = node("controller_manager", "spawner", arguments=[*CONTROLLERS, "-c", "controller_manager"])
     return [publisher, *(simulator() if gazebo else manager(str(controllers))), spawner]
+
+
+def require_driver(name: str, urdf: str) -> None:
+    """Raise GraphError when ros2_control would find no hardware in the description."""
+    controls = ElementTree.fromstring(urdf).findall("ros2_control")
+    if not controls:
+        raise GraphError(
+            f"the description of {name} leaves real arms to their own drivers; start those and give sim:=none"
+        )
+    if not all((control.findtext("hardware/plugin") or "").strip() for control in controls):
+        raise GraphError(
+            f"the description of {name} names no driver for real arms; write its ros2_control plugin into "
+            "the xacro file, or start the drivers yourself and give sim:=none"
+        )
 
 
 def controllers_of(robot: str, name: str) -> Path:
@@ -75,7 +92,7 @@ def controllers_of(robot: str, name: str) -> Path:
 
 
 def manager(controllers: str) -> list[LaunchDescriptionEntity]:
-    """The controller manager of mock arms, which takes the description from its topic."""
+    """The controller manager of mock or real arms, which takes the description from its topic."""
     return [
         node(
             "controller_manager",

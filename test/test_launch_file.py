@@ -15,6 +15,7 @@ from imagewam_ros.graph import (
     ARGUMENTS,
     OTHERS,
     PROCESSES,
+    Description,
     Managed,
     parameters,
     profile_variable,
@@ -34,6 +35,9 @@ def test_nodes_and_arguments_come_from_the_graph_alone() -> None:
     assert len(calls("Node")) == len(calls("DeclareLaunchArgument")) == 1
     tables = {ast.unparse(argument) for call in calls("map") for argument in call.args}
     assert tables == {"declare", "ARGUMENTS", "others", "OTHERS", "node", "PROCESSES"}
+    assert {ast.unparse(k.value) for call in calls("Node") for k in call.keywords if k.arg == "package"} == {
+        "process.package"
+    }
 
 
 @pytest.fixture
@@ -59,6 +63,8 @@ def test_every_argument_is_described_and_has_the_default_of_the_graph(described:
         {"sim": "mujoco"},
         {"sim": "none"},
         {"sim": "mock", "policy": "none"},
+        {"sim": "real", "foxglove": "true"},
+        {"sim": "mujoco", "rviz": "true"},
         {"sim": "none", "cameras": "usb", "record": "true", "teleop": "gamepad", "doctor": "true"},
     ],
     ids=str,
@@ -92,6 +98,30 @@ class Exited:
         self.returncode = returncode
 
 
+def test_a_missing_viewer_is_said_before_anything_starts(
+    described: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context, entities = described
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "")
+    kinds = [type(entity).__name__ for entity in entities]
+    assert kinds.index("OpaqueFunction") < min(kinds.index("Node"), kinds.index("IncludeLaunchDescription"))
+    for argument in ARGUMENTS:
+        context.launch_configurations[argument.name] = str(argument.default).lower()
+    check = entities[kinds.index("OpaqueFunction")]
+    check.visit(context)
+    context.launch_configurations["rviz"] = "true"
+    with pytest.raises(GraphError, match="rviz:=true needs robot_state_publisher, rviz2"):
+        check.visit(context)
+
+
+def test_the_urdf_goes_to_who_shows_it(described: tuple[Any, Any]) -> None:
+    context, _ = described
+    context.launch_configurations["robot"] = "aloha"
+    urdf = runpy.run_path(str(FILE))["value"](Description())
+    assert "left_wrist_angle" in urdf.evaluate(context)
+
+
 @pytest.mark.parametrize(
     ("site", "expected"),
     [
@@ -122,6 +152,22 @@ def test_publishers_of_images_get_the_profile(described: tuple[Any, Any]) -> Non
 
 
 ROS2_CONTROL = FILE.with_name("ros2_control.launch.py")
+
+
+@pytest.mark.parametrize(
+    ("control", "text"),
+    [
+        ("", "the description of mine leaves real arms to their own drivers; start those and give sim:=none"),
+        ("<plugin></plugin>", "the description of mine names no driver for real arms; write its ros2_control plugin"),
+    ],
+)
+def test_real_arms_need_a_driver(described: tuple[Any, Any], control: str, text: str) -> None:
+    del described
+    require = runpy.run_path(str(ROS2_CONTROL))["require_driver"]
+    inside = f"<ros2_control><hardware>{control}</hardware></ros2_control>" if control else ""
+    with pytest.raises(GraphError, match=text):
+        require("mine", f"<robot>{inside}</robot>")
+    require("mine", "<robot><ros2_control><hardware><plugin>a/B</plugin></hardware></ros2_control></robot>")
 
 
 def test_controllers_that_are_started_are_configured_for_every_robot() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagewam_ros.core.errors import GraphError
-from imagewam_ros.graph import Death, Process, settings
+from imagewam_ros.graph import Death, Process, running, settings
 from imagewam_ros.supervisor import Exit, Supervisor, command, environment
 
 POLITE = "import signal, sys\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGINT, signal.SIGTERM])\nprint('bye')"
@@ -214,6 +214,20 @@ def test_the_command_line_says_all_to_ros(make: Make) -> None:
     words = command(process, values)[2:]
     assert words[:7] == ["--ros-args", "--log-level", "warn", "-r", "__node:=n", "-r", "__ns:=/cell"]
     assert words[7:] == ["-r", "o:=t", "-p", "use_sim_time:=false", "-p", 'list:=["x", "y"]', "-p", 'text:="1"']
+
+
+def test_programs_of_other_packages_run_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    values = settings({"rviz": "true"})
+    rviz = next(process for process in running(values) if process.name == "rviz")
+    with pytest.raises(GraphError, match=rf"no executable 'rviz2' in {tmp_path}/lib/rviz2 or"):
+        command(rviz, values)
+    program = tmp_path / "lib" / "rviz2" / "rviz2"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    said = command(rviz, values)
+    assert said[:2] == [str(program), "-d"]
+    assert said[3:] == ["--ros-args", "--log-level", "info", "-r", "__node:=rviz", "-p", "use_sim_time:=false"]
 
 
 def test_loopback_is_the_default_and_the_site_may_differ() -> None:
