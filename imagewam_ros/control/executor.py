@@ -34,6 +34,9 @@ __all__ = ["Executor", "ExecutorConfig", "State", "Status", "Step", "Transition"
 ACTIVATION_GRACE_NS = 1_000_000_000
 """Observations this much older than the activation count: the arms have not moved in between."""
 
+REPEATING = ("chunk", "guard")
+"""Triggers that are kept only where they change the state."""
+
 KEPT_TRANSITIONS = 64
 """Transitions kept for the status; older ones are in the log."""
 
@@ -311,7 +314,7 @@ class Executor:
 
     def _go(self, after: State, trigger: str, reason: str) -> None:
         before, self._state, self._reason = self._state, after, reason
-        if before is not after:
+        if before is not after or trigger not in REPEATING:
             self.transitions = [*self.transitions, Transition(self._mover.grid.tick, before, after, trigger, reason)][
                 -KEPT_TRANSITIONS:
             ]

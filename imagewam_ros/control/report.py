@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A change of state."""
+    """A change of state, or of what the state waits for."""
 
     tick: int
     before: State
