@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.model.frozen import load_whole
 
 PATCH = 2
 """Latent pixels per token side."""
@@ -54,6 +54,7 @@ class Flux2Codec(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `protocol.ImageCodec`."""
+        require_decoder(self.autoencoder)
         latents = latents.to(self.autoencoder.dtype)
         mean, deviation = self._statistics(latents)
         pixels: Tensor = self.autoencoder.decode(F.pixel_shuffle(latents * deviation + mean, PATCH)).sample
@@ -106,6 +107,7 @@ class KlCodec(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `protocol.ImageCodec`."""
+        require_decoder(self.autoencoder)
         config = self.autoencoder.config
         latents = F.pixel_shuffle(latents, PATCH) if self.packed else latents
         latents = latents.to(self.autoencoder.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
@@ -142,16 +144,22 @@ def channels_last(codec: Any) -> None:
     codec.autoencoder.to(memory_format=torch.channels_last)
 
 
+def require_decoder(autoencoder: Any) -> None:
+    """Raise CheckpointError where the decoder's weights were left out, as acting needs none."""
+    if autoencoder.decoder is None:
+        raise CheckpointError(
+            "this checkpoint's autoencoder has no decoder, so images can be read but none imagined; "
+            "copy the weights decoder.* of the original autoencoder into it to see previews"
+        )
+
+
 def load_autoencoder(cls: Any, directory: Path, dtype: torch.dtype) -> Any:
-    """Load a diffusers autoencoder from its directory. Raises CheckpointError."""
+    """Load a diffusers autoencoder from its directory, perhaps without decoder. Raises CheckpointError."""
     if not (directory / "config.json").is_file():
         raise CheckpointError(
             f"no autoencoder in {directory}; expected a diffusers directory with config.json and weights"
         )
-    try:
-        return cls.from_pretrained(directory, torch_dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the autoencoder in {directory}: {error}") from error
+    return load_whole(cls, directory, "autoencoder", without="decoder", torch_dtype=dtype)
 
 
 def _save(autoencoder: Any, directory: Path, dtype: torch.dtype | None) -> None:

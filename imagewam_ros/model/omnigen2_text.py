@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
+from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.model.frozen import load_tokenizer, load_whole, whole_prompt
 from imagewam_ros.model.protocol import Context
 
 
@@ -41,18 +41,18 @@ class QwenVLText:
         """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
         try:
             config = Qwen2_5_VLTextConfig.from_pretrained(directory / "text_encoder", local_files_only=True)
-            model = Qwen2_5_VLTextModel.from_pretrained(
-                directory / "text_encoder", config=config, dtype=dtype, local_files_only=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
-        return cls(model, tokenizer, spec, max_length)
+        model = load_whole(Qwen2_5_VLTextModel, directory / "text_encoder", "text encoder", config=config, dtype=dtype)
+        return cls(model, load_tokenizer(directory / "tokenizer"), spec, max_length)
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
-        """Features (L, ctx) of the prompt, with one pad row behind when the spec keeps it."""
-        ids = self.tokenizer(prompt, truncation=True, max_length=self.max_length)["input_ids"]
+        """Features (L, ctx) of the prompt, with one pad row behind when the spec keeps it.
+
+        Raises ConfigError when the prompt is too long.
+        """
+        ids = whole_prompt(self.tokenizer(prompt)["input_ids"], self.max_length)
         valid = [1] * len(ids)
         if self.spec.keep_pad:
             ids, valid = [*ids, self.tokenizer.pad_token_id], [*valid, 0]

@@ -15,10 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
+from transformers import Qwen3Config, Qwen3Model
 
 from imagewam_ros.core.config import build
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.model.frozen import load_tokenizer, load_whole, whole_prompt
 from imagewam_ros.model.ovis_vision import VisionConfig, VisualTokenizer
 from imagewam_ros.model.protocol import Context
 
@@ -87,9 +88,9 @@ class OvisText:
         cls, directory: Path, spec: OvisTextSpec, max_length: int, dtype: torch.dtype = torch.float32
     ) -> "OvisText":
         """Load `text_encoder/`, `tokenizer/` and `visual_tokenizer.safetensors`. Raises CheckpointError."""
+        llm = load_whole(Qwen3Model, directory / "text_encoder", "condition encoder", dtype=dtype)
+        tokenizer = load_tokenizer(directory / "tokenizer")
         try:
-            llm = Qwen3Model.from_pretrained(directory / "text_encoder", dtype=dtype, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
             state = load_file(directory / "visual_tokenizer.safetensors")
             with torch.device("meta"):
                 condition = OvisCondition(spec.vision, llm)
@@ -103,13 +104,13 @@ class OvisText:
         return cls(condition, tokenizer, spec, max_length)
 
     def encode(self, prompt: str) -> Tensor:
-        """Token ids (L,) with the placeholders of one image."""
+        """Token ids (L,) with the placeholders of one image. Raises ConfigError when they are too many."""
         before, after = (
             self.tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (BEFORE, "\n" + prompt.strip() + AFTER)
         )
         ids = [*before, IMAGE_START, IMAGE, IMAGE_END, *after]
-        return torch.tensor(ids[: self.max_length], device=self.model.vte.weight.device)
+        return torch.tensor(whole_prompt(ids, self.max_length), device=self.model.vte.weight.device)
 
     @torch.no_grad()
     def condition(self, tokens: Tensor, images: Tensor) -> Context:

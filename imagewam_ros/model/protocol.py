@@ -162,7 +162,7 @@ class ImageCodec(Protocol):
         """Return latents (B, C, h, w), packed and normalised."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return pixels (B, 3, H, W) clamped to [-1, 1]."""
+        """Return pixels (B, 3, H, W) clamped to [-1, 1]. Raises CheckpointError without decoder."""
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """Write a diffusers directory, weights as dtype."""
@@ -175,7 +175,10 @@ class TextEncoder(Protocol):
     """Frozen text side. `condition` sees the image too, for backbones whose text features do."""
 
     def encode(self, prompt: str) -> Tensor:
-        """Encode once per instruction: features (L, ctx) or token ids (L,)."""
+        """Encode once per instruction: features (L, ctx) or token ids (L,).
+
+        Raises ConfigError when the prompt has more tokens than the checkpoint reads.
+        """
 
     def condition(self, tokens: Tensor, images: Tensor) -> Context:
         """Text features of one encoded instruction for images (B, 3, H, W)."""

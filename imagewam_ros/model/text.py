@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from jinja2 import TemplateError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.model.frozen import load_tokenizer, load_whole, whole_prompt
 from imagewam_ros.model.protocol import Context
 
 
@@ -44,12 +45,9 @@ class QwenText:
     @classmethod
     def load(cls, directory: Path, spec: TextSpec, max_length: int, dtype: torch.dtype = torch.float32) -> "QwenText":
         """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
-        try:
-            model = _read(directory / "text_encoder", spec, dtype)
-            tokenizer: Any = AutoTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
-        text = cls(model, tokenizer, spec, max_length)
+        model = _read(directory / "text_encoder", spec, dtype)
+        text = cls(model, load_tokenizer(directory / "tokenizer"), spec, max_length)
+        text._check_template(directory / "tokenizer")
         text._source = directory / "text_encoder", dtype
         return text
 
@@ -79,11 +77,8 @@ class QwenText:
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
-        """Features (L, ctx) of the prompt's valid tokens."""
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        ids = self.tokenizer(chat, truncation=True, max_length=self.max_length)["input_ids"]
+        """Features (L, ctx) of the prompt's tokens. Raises ConfigError when they are too many."""
+        ids = whole_prompt(self.tokenizer(self._chat(prompt))["input_ids"], self.max_length)
         states = self.model(
             input_ids=torch.tensor([ids], device=self.model.device), output_hidden_states=True, use_cache=False
         ).hidden_states
@@ -107,12 +102,31 @@ class QwenText:
         model.to(dtype or self.model.dtype).save_pretrained(directory / "text_encoder")
         self.tokenizer.save_pretrained(directory / "tokenizer")
 
+    def _chat(self, prompt: str) -> str:
+        chat: Any = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return str(chat)
+
+    def _check_template(self, folder: Path) -> None:
+        """Raise CheckpointError unless the chat template passes a prompt on: an empty one would lose every word."""
+        probe = "lift the tray"
+        try:
+            chat = self._chat(probe)
+        except (ValueError, TemplateError) as error:
+            raise CheckpointError(f"the chat template in {folder} cannot be used: {error}; copy it again") from error
+        if probe not in chat:
+            raise CheckpointError(f"the chat template in {folder} loses the prompt; copy it again")
+
 
 def _read(folder: Path, spec: TextSpec, dtype: torch.dtype) -> Any:
-    """Read as many layers as are needed. Raises CheckpointError, and what the library raises."""
+    """Read as many layers as are needed. Raises CheckpointError."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"no text encoder in {folder}; expected a transformers directory with config.json")
-    config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+    try:
+        config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot load the text encoder in {folder}: {error}") from error
     if config.num_hidden_layers < max(spec.layers):
         raise CheckpointError(
             f"{folder} has {config.num_hidden_layers} layers, layer {max(spec.layers)} is read; "
@@ -120,7 +134,7 @@ def _read(folder: Path, spec: TextSpec, dtype: torch.dtype) -> Any:
         )
     config.num_hidden_layers = max(spec.layers)
     config.layer_types = (config.layer_types or [])[: max(spec.layers)]
-    return Qwen3Model.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
+    return load_whole(Qwen3Model, folder, "text encoder", config=config, dtype=dtype)
 
 
 def small_text(

@@ -25,7 +25,7 @@ STEP_STD = 0.004
 
 def cell_contract(robot: Embodiment) -> Contract:
     """Contract of a small checkpoint for `robot`."""
-    return small_contract(robot, tile=32, text_length=16, prompt="do: {task}")
+    return small_contract(robot, tile=32, text_length=64, prompt="do: {task}")
 
 
 def small_checkpoint(
@@ -36,7 +36,7 @@ def small_checkpoint(
     robot = load_embodiment("sim_cell")
     contract = contract or cell_contract(robot)
     statistics = statistics or _near_the_measured(robot)
-    text = small_text(["lift the tray with both hands"], TextSpec((1, 2)), hidden=12, max_length=16)
+    text = small_text(["lift the tray with both hands"], TextSpec((1, 2)), hidden=12, max_length=64)
     autoencoder = AutoencoderKLFlux2(
         block_out_channels=(4, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel, Qwen3Config, Qwen3Model
 
-from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.errors import CheckpointError, ConfigError
 from imagewam_ros.model.omnigen2_text import QwenVLText, VLTextSpec
 from imagewam_ros.model.ovis_condition import IMAGE, IMAGE_END, IMAGE_START, OvisCondition, OvisText, OvisTextSpec
 from imagewam_ros.model.ovis_vision import VisionConfig
@@ -159,10 +159,12 @@ def test_pad_row_changes_no_feature_of_the_text(language_model, words):
     assert torch.allclose(plain, padded[:-1], atol=1e-6)
 
 
-def test_prompt_is_cut_at_the_length(language_model, words):
-    whole, cut = (QwenVLText(language_model, words, VLTextSpec(), length).encode(PROMPT) for length in (64, 3))
-    assert len(cut) == 3 < len(whole)
-    assert torch.allclose(cut, whole[:3], atol=1e-6)  # causal
+def test_prompt_that_is_too_long_is_refused(language_model, words, ovis):
+    length = len(QwenVLText(language_model, words, VLTextSpec(), 64).encode(PROMPT))
+    with pytest.raises(ConfigError, match=rf"too long: {length} tokens with its prompt, .* reads 3; shorten it"):
+        QwenVLText(language_model, words, VLTextSpec(), 3).encode(PROMPT)
+    with pytest.raises(ConfigError, match=r"too long: \d+ tokens with its prompt, this checkpoint reads 9"):
+        OvisText(ovis.model, words, SPEC, 9).encode(PROMPT)
 
 
 def test_saved_language_model_answers_the_same(language_model, words, tmp_path):

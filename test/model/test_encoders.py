@@ -47,8 +47,12 @@ def test_different_instructions_differ_and_the_prompt_wraps_them(small_model):
     assert torch.equal(first.tokens, small_model.text.encode("do: lift the tray"))
 
 
-def test_any_text_can_be_read_and_long_text_is_cut(small_model):
-    assert len(small_model.text.encode("ünknown 字 " * 40)) == 16
+def test_any_text_can_be_read_and_too_long_a_text_is_refused(small_model):
+    assert len(small_model.text.encode("ünkn 字")) <= 16
+    with pytest.raises(
+        ConfigError, match=r"too long: \d+ tokens with its prompt, this checkpoint reads 16; shorten it"
+    ):
+        small_model.text.encode("ünknown 字 " * 40)
 
 
 def test_small_encoder_repeats_and_leaves_the_global_generator_alone():

@@ -61,7 +61,7 @@ def ovis_u1(tokenizer):
         )
     )  # fmt: skip
     spec = OvisTextSpec(VISION)
-    return config, spec, PackedKlCodec(kl(4)), OvisText(OvisCondition(VISION, llm), tokenizer, spec, 32)
+    return config, spec, PackedKlCodec(kl(4)), OvisText(OvisCondition(VISION, llm), tokenizer, spec, 64)
 
 
 @pytest.fixture(scope="module", params=["ovis_u1", "omnigen2", "omnigen2 other packing"])
@@ -142,7 +142,7 @@ def test_preview_is_an_image(model):
 
 
 def test_checkpoint_round_trip(model, contract, statistics, tmp_path):
-    contract = dataclasses.replace(contract, variant=model.spec.variant, text_length=32)
+    contract = dataclasses.replace(contract, variant=model.spec.variant, text_length=64)
     save_checkpoint(tmp_path / "policy", model, contract, statistics)
     loaded = load_checkpoint(tmp_path / "policy").model
     image, proprio, instruction = inputs(model)
