@@ -8,6 +8,7 @@ import math
 import threading
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import ConfigError, ImageWamError, unknown_name
@@ -132,18 +133,37 @@ class Cell:
         Raises ConfigError for an unknown camera or without OpenGL, ImageWamError from another
         thread than the first call's: an EGL context belongs to the thread that made it.
         """
-        if camera != FRONT and camera not in self.embodiment.camera_names:
-            raise ConfigError(unknown_name("camera", camera, (*self.embodiment.camera_names, FRONT)))
-        renderer = self._renderer(camera)
-        renderer.update_scene(self.data if state is None else state, camera)
-        image: Image = renderer.render()
+        image: Image = self._scene(camera, state).render()
         return image
+
+    def segment(self, camera: str, state: mujoco.MjData | None = None) -> dict[str, NDArray[np.bool_]]:
+        """Return where a camera sees each of the task's objects: [H, W] by body name, what hides them left out.
+
+        Raises as `render` does.
+        """
+        renderer = self._scene(camera, state)
+        renderer.enable_segmentation_rendering()
+        try:
+            found = renderer.render()  # (H, W, 2): number and kind of what is seen
+        finally:
+            renderer.disable_segmentation_rendering()
+        is_geom = found[..., 1] == int(mujoco.mjtObj.mjOBJ_GEOM)
+        body = np.where(is_geom, self.model.geom_bodyid[np.where(is_geom, found[..., 0], 0)], -1)
+        return {self.model.body(number).name: body == number for number in self._object_bodies}
 
     def close(self) -> None:
         """Free the OpenGL contexts; call it in the thread that rendered."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+
+    def _scene(self, camera: str, state: mujoco.MjData | None) -> mujoco.Renderer:
+        """Renderer of a camera, with the cell as it is now or was at a snapshot."""
+        if camera != FRONT and camera not in self.embodiment.camera_names:
+            raise ConfigError(unknown_name("camera", camera, (*self.embodiment.camera_names, FRONT)))
+        renderer = self._renderer(camera)
+        renderer.update_scene(self.data if state is None else state, camera)
+        return renderer
 
     def _achieved(self) -> bool:
         if self.instruction in self.task.instructions:

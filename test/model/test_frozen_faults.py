@@ -16,7 +16,8 @@ AUTOENCODER = "autoencoder/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 FILES = (
     "config.json", "stats.json", "model.safetensors", "autoencoder/config.json", AUTOENCODER,
-    "text_encoder/config.json", TEXT, "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja",
+    "text_encoder/config.json", TEXT, "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
+    "tokenizer/chat_template.jinja",
 )  # fmt: skip
 
 
@@ -97,9 +98,7 @@ def test_weight_of_another_width_is_refused(copy):
 def test_pickled_weights_in_place_of_safetensors_are_not_read(copy, file, pickled):
     (copy / file).unlink()
     torch.save({"weight": Payload()}, (copy / file).with_name(pickled))
-    with pytest.raises(
-        CheckpointError, match=rf"no safetensors file \(found {pickled}\).* pickled weights are not"
-    ):
+    with pytest.raises(CheckpointError, match=rf"no safetensors file \(found {pickled}\).* pickled weights are not"):
         load_checkpoint(copy)
     assert not (copy.parent / "executed").exists()
 
