@@ -56,6 +56,11 @@ COMMANDS = {
         "count a policy's successes in the simulator, with images and without",
         "imagewam evaluate --episodes 50 --seed 1000 --json",
     ),
+    "serve": Command(
+        "imagewam_ros.serve",
+        "serve a policy to clients of openpi's websocket protocol",
+        "imagewam serve --policy tiny --port 8000",
+    ),
     "bench": Command(
         "imagewam_ros.bench",
         "measure a part on this machine",

@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "kinematics": {"core"},
     "cameras": {"core"},
     "doctor_checks": {"core"},
+    "remote": {"core"},
+    "benchmarks": {"core"},
     "data": {"core"},
     "control": {"core", "kinematics"},
     "teleop": {"core", "kinematics"},
@@ -26,7 +28,7 @@ MAY_IMPORT = {
 }
 """What each room may import of ours, itself aside; rooms that are not listed wire the others together."""
 
-TORCH_FREE = ("core", "cameras", "control", "teleop", "data", "kinematics")
+TORCH_FREE = ("core", "cameras", "remote", "benchmarks", "control", "teleop", "data", "kinematics")
 GENERATED = {"msg", "srv", "action"}
 
 

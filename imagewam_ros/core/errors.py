@@ -41,6 +41,10 @@ class DeviceError(ImageWamError):
     """An operator's input device is absent, forbidden or unknown."""
 
 
+class RemoteError(ImageWamError):
+    """A policy on another machine is silent, gone, failed or answered with something else."""
+
+
 class GraphError(ImageWamError):
     """A process of the running graph is missing, died or does not answer."""
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an observation's parts lie in the map that a policy server expects, and back.
+
+Source: openpi's example inputs: `aloha_policy.py` (state, images/cam_high..., channels first) and `libero_policy.py`
+(flat keys, channels last), both with square images of 224 that keep their aspect ratio on black.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pictures
+
+from imagewam_ros.core.errors import ConfigError, RemoteError, unknown_name
+from imagewam_ros.core.schema import Image, Observation
+
+SIZE = 224
+
+
+@dataclass(frozen=True)
+class Layout:
+    """images pairs our cameras with paths of keys; size 0 leaves images as they are."""
+
+    images: tuple[tuple[str, tuple[str, ...]], ...]
+    state: tuple[str, ...]
+    channels_first: bool = False
+    size: int = SIZE
+    prompt: str = "prompt"
+
+    def write(self, observation: Observation) -> dict[str, Any]:
+        """Return the map. Raises ConfigError for a camera that the observation lacks."""
+        message: dict[str, Any] = {self.prompt: observation.instruction}
+        _put(message, self.state, observation.positions.astype(np.float32))
+        for camera, path in self.images:
+            if camera not in observation.images:
+                raise ConfigError(f"the layout needs {unknown_name('camera', camera, observation.images)}")
+            picture = fitted(observation.images[camera], self.size)
+            _put(message, path, np.ascontiguousarray(picture.transpose(2, 0, 1)) if self.channels_first else picture)
+        return message
+
+    def read(self, message: Mapping[str, Any], joints: int) -> Observation:
+        """Return the observation of a map, images in either order of axes. Raises RemoteError saying what is amiss."""
+        images = {camera: _picture(_get(message, path), path) for camera, path in self.images}
+        state, text = np.asarray(_get(message, self.state)), message.get(self.prompt)
+        if state.shape != (joints,):
+            raise RemoteError(f"{'/'.join(self.state)} has shape {list(state.shape)}, expected [{joints}]")
+        if not isinstance(text, str) or not text:
+            raise RemoteError(f"{self.prompt!r} must be the instruction in words, found {text!r}")
+        return Observation(0, images, state, text)
+
+
+def _aloha(camera: str) -> tuple[str, ...]:
+    return ("images", camera)
+
+
+LAYOUTS = {
+    "aloha": Layout(
+        (
+            ("head", _aloha("cam_high")),
+            ("left_wrist", _aloha("cam_left_wrist")),
+            ("right_wrist", _aloha("cam_right_wrist")),
+        ),
+        ("state",),
+        channels_first=True,
+    ),
+    "libero": Layout(
+        (("head", ("observation/image",)), ("wrist", ("observation/wrist_image",))), ("observation/state",)
+    ),
+}
+
+
+def find_layout(name: str) -> Layout:
+    """Return the layout called `name`. Raises ConfigError with the nearest match."""
+    if name not in LAYOUTS:
+        raise ConfigError(unknown_name("layout", name, LAYOUTS))
+    return LAYOUTS[name]
+
+
+def fitted(image: Image, size: int) -> Image:
+    """Scale [H, W, 3] into a black square of `size` pixels, its aspect kept; size 0 leaves it."""
+    height, width = image.shape[:2]
+    if not size or (height, width) == (size, size):
+        return image
+    scale = size / max(height, width)
+    inner = (max(round(width * scale), 1), max(round(height * scale), 1))
+    scaled = np.asarray(Pictures.fromarray(image).resize(inner, Pictures.Resampling.BILINEAR))
+    square = np.zeros((size, size, 3), np.uint8)
+    top, left = (size - inner[1]) // 2, (size - inner[0]) // 2
+    square[top : top + inner[1], left : left + inner[0]] = scaled
+    return square
+
+
+def _put(message: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        message = message.setdefault(key, {})
+    message[path[-1]] = value
+
+
+def _get(message: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = message
+    for key in path:
+        if not isinstance(found, Mapping) or key not in found:
+            has = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            raise RemoteError(f"the observation has no {'/'.join(path)}; found {has}")
+        found = found[key]
+    return found
+
+
+def _picture(value: Any, path: tuple[str, ...]) -> Image:
+    picture = np.asarray(value)
+    if picture.ndim == 3 and picture.shape[0] == 3 and picture.shape[2] != 3:
+        picture = picture.transpose(1, 2, 0)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise RemoteError(f"{'/'.join(path)} is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3]")
+    return np.ascontiguousarray(picture)
