@@ -99,6 +99,14 @@ def test_an_absent_device_is_explained(tmp_path):
         open_v4l2(UsbConfig(str(tmp_path / "missing")))
 
 
+def test_missing_permission_is_explained(tmp_path, monkeypatch):
+    path = tmp_path / "video0"
+    path.touch()
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may open everything
+    with pytest.raises(CameraError, match=r"video0 may not be opened by this user; run sudo usermod -aG video"):
+        open_v4l2(UsbConfig(str(path)))
+
+
 def test_what_is_not_a_camera_is_explained(tmp_path):
     path = tmp_path / "text.avi"
     path.write_text("no video")

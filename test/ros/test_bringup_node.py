@@ -64,18 +64,36 @@ def test_a_lost_answer_is_read_from_the_state(spawn, probe) -> None:
     assert mute.asked == [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE]
 
 
-class Mute:
-    """A node whose answers about transitions are lost, and the first about its state."""
+def test_a_node_that_never_answers_is_named(spawn, probe) -> None:
+    Mute(probe.node, lost=1000)
+    bringup = spawn(BRINGUP, nodes="['mute']", appear_s=3.0)
+    bringup.process.wait(60)
+    assert bringup.process.returncode == 1
+    assert "node 'mute' does not answer for 3 s; see its log" in bringup.text()
 
-    def __init__(self, node) -> None:
+
+def test_a_process_that_ends_while_it_is_asked_is_named(spawn, probe) -> None:
+    mute = Mute(probe.node, lost=1000)
+    bringup = spawn(BRINGUP, nodes="['mute']")
+    assert probe.until(lambda: mute.questions, 60), bringup.text()
+    probe.close()
+    bringup.process.wait(60)
+    assert bringup.process.returncode == 1
+    assert "mute/get_state does not answer; did the process end?" in bringup.text()
+
+
+class Mute:
+    """A node whose answers about transitions are lost, and the first ones about its state."""
+
+    def __init__(self, node, lost=1) -> None:
         self.asked: list[int] = []
+        self.questions = 0
         self._state = State.PRIMARY_STATE_UNCONFIGURED
         change = node.create_service(ChangeState, "mute/change_state", self._change)
         change.send_response = lambda *_: None
         state = node.create_service(GetState, "mute/get_state", self._answer)
         answer = state.send_response
-        lost = iter([lambda *_: None])
-        state.send_response = lambda *arguments: next(lost, answer)(*arguments)
+        state.send_response = lambda *arguments: answer(*arguments) if self.questions > lost else None
 
     def _change(self, request, response):
         self.asked.append(request.transition.id)
@@ -83,6 +101,7 @@ class Mute:
         return response
 
     def _answer(self, _, response):
+        self.questions += 1
         response.current_state.id = self._state
         return response
 
