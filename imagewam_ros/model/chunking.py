@@ -14,6 +14,7 @@ actions; it goes through the expert only, because the cache is fixed. Source: Bl
 (noise) to 0 (actions).
 """
 
+import dataclasses
 import math
 from collections import deque
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from torch import Tensor
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.flow import TIMESTEPS
 from imagewam_ros.model.layers import Heads
-from imagewam_ros.model.mot import KeyValueCache, attend
+from imagewam_ros.model.mot import KeyValueCache
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Plan
 
@@ -95,7 +96,7 @@ def denoise_guided(
     The plan must not have been made in inference mode, because gradients pass through it.
     """
     dtype = network.proprio_encoder.weight.dtype
-    memory = _differentiable(cache)
+    memory = differentiable(cache)
     weight, known = committed.weight.to(noise)[:, None], network.with_padding(committed.actions.to(noise))
     actions = noise.float()
     with torch.inference_mode(False), torch.enable_grad():
@@ -112,20 +113,53 @@ def denoise_guided(
     return network.without_padding(actions.detach())
 
 
-class _Differentiable:
-    """A cache that attention reads without writing to it, so that gradients pass."""
+class Differentiable:
+    """A prefix cache that gradients pass through, to the own tokens alone; its tail holds them as ever.
+
+    Written out, because fused attention would compute gradients of the whole prefix.
+    """
 
     def __init__(self, cache: KeyValueCache) -> None:
-        length = cache.prefix_length
-        self._keys, self._values = cache.keys[:, :, :, :length], cache.values[:, :, :, :length]
+        self._cache = cache
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """Attention (B, T, H*d) over prefix and own tokens."""
-        key = torch.cat([self._keys[layer], heads.key], 2)
-        return attend(heads.query, key, torch.cat([self._values[layer], heads.value], 2))
+        read = slice(self._cache.prefix_length + heads.key.shape[2])
+        buffers = (kept[layer, :, :, read] for kept in (self._cache.keys, self._cache.values))
+        attended: Tensor = _Attention.apply(*heads, *buffers)  # type: ignore[no-untyped-call]
+        return attended.transpose(1, 2).flatten(2)
 
 
-def _differentiable(cache: Any) -> Any:
+class _Attention(torch.autograd.Function):
+    """Attention (B, H, T, d) over buffers (B, Hkv, N + T, d) whose tail takes the own keys and values."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        own = slice(-key.shape[2], None)
+        keys[:, :, own], values[:, :, own] = key, value
+        ctx.scale = query.shape[-1] ** -0.5
+        grouped = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3) * ctx.scale  # (B, Hkv, G T, d)
+        weights = (grouped @ keys.transpose(-1, -2)).float().softmax(-1).to(query.dtype)
+        ctx.save_for_backward(grouped, weights)
+        ctx.kept, ctx.own = (keys, values), own
+        attended: Tensor = (weights @ values).view_as(query)
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grouped, weights = ctx.saved_tensors
+        keys, values = ctx.kept
+        given = gradient.reshape_as(grouped)
+        of_weights = given @ values.transpose(-1, -2)
+        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_query = (of_scores @ keys * ctx.scale).view_as(gradient)
+        of_key = of_scores[..., ctx.own].transpose(-1, -2) @ grouped
+        return of_query, of_key, weights[..., ctx.own].transpose(-1, -2) @ given, None, None
+
+
+def differentiable(cache: Any) -> Any:
+    """Return the cache, or both caches of a pair (Ovis-U1), as gradients pass through it."""
     if isinstance(cache, KeyValueCache):
-        return _Differentiable(cache)
-    raise ConfigError(f"guided chunking is not there for {type(cache).__name__}; use frozen")
+        return Differentiable(cache)
+    parts = {field.name: differentiable(getattr(cache, field.name)) for field in dataclasses.fields(cache)}
+    return dataclasses.replace(cache, **parts)

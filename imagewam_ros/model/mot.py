@@ -104,8 +104,9 @@ class KeyValueCache:
         self, shape: tuple[int, int, int, int, int], horizon: int, like: Tensor, mask: Tensor | None = None
     ) -> None:
         layers, batch, heads, prefix, width = shape
-        self.keys = like.new_zeros(layers, batch, heads, prefix + horizon, width)
-        self.values = torch.zeros_like(self.keys)
+        with torch.inference_mode(False):  # guided chunking differentiates what reads them
+            self.keys = like.new_zeros(layers, batch, heads, prefix + horizon, width)
+            self.values = torch.zeros_like(self.keys)
         self.horizon = horizon
         self.mask = prefix_mask(mask, horizon)
 

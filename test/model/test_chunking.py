@@ -6,8 +6,19 @@ import torch
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.chunking import Committed, DelayForecast, denoise_frozen, denoise_guided, soft_weights
+from imagewam_ros.model.chunking import (
+    Committed,
+    DelayForecast,
+    Differentiable,
+    denoise_frozen,
+    denoise_guided,
+    differentiable,
+    soft_weights,
+)
 from imagewam_ros.model.flow import action_noise
+from imagewam_ros.model.layers import Heads
+from imagewam_ros.model.mot import KeyValueCache, attend
+from imagewam_ros.model.ovis_u1_network import OvisCache
 from imagewam_ros.model.protocol import Context
 
 HORIZON = 6
@@ -86,7 +97,28 @@ def test_forecast_is_a_quantile_after_the_warm_up():
         DelayForecast(0.0)
 
 
-def test_guidance_needs_a_plain_cache(prefilled):
-    network, _, plan = prefilled
-    with pytest.raises(ConfigError, match="guided chunking is not there for NoneType; use frozen"):
-        denoise_guided(network, action_noise(0, HORIZON, 14), None, plan, known(1))
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_and_its_gradients_are_those_of_the_fused_one(kv_heads):
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, requires_grad=True)
+
+    generator = torch.Generator().manual_seed(0)
+    cache = KeyValueCache((2, 1, kv_heads, 9, 8), 3, torch.zeros(1))
+    with torch.no_grad():
+        cache.store(1, draw(1, kv_heads, 9, 8), draw(1, kv_heads, 9, 8))
+    heads, weight = Heads(draw(1, 4, 3, 8), draw(1, kv_heads, 3, 8), draw(1, kv_heads, 3, 8)), draw(1, 3, 32).detach()
+    key = torch.cat([cache.keys[1, :, :, :9], heads.key], 2)
+    wanted = attend(heads.query, key, torch.cat([cache.values[1, :, :, :9], heads.value], 2))
+    found = differentiable(cache).attend(1, heads)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    gradients = [torch.autograd.grad((answer * weight).sum(), heads) for answer in (found, wanted)]
+    for ours, fused in zip(*gradients, strict=True):
+        assert torch.allclose(ours, fused, atol=1e-6)
+
+
+def test_both_caches_of_a_pair_are_made_differentiable():
+    def cache():
+        return KeyValueCache((1, 1, 2, 4, 8), 3, torch.zeros(1))
+
+    pair = differentiable(OvisCache(cache(), cache()))
+    assert isinstance(pair.joint, Differentiable) and isinstance(pair.image, Differentiable)

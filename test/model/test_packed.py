@@ -88,8 +88,9 @@ def test_actions_are_those_of_the_plain_network(variant):
     assert torch.allclose(*answers, atol=1e-5) and not any(type(m) is nn.Linear for m in twin.modules())
 
 
-def test_guidance_passes_through_packed_layers():
-    network = build("flux2")
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_guidance_passes_through_packed_layers(variant):
+    network = build(variant)
     committed = Committed(torch.ones(HORIZON, 14), soft_weights(HORIZON, 2, 5), 2)
     answers = []
     for each in (network, packed(network)):
