@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the action tokens attend to: weights per layer and head, a heat map over the camera mosaic.
 
-Off the hot path: one extra velocity over a cache that exists already, with the softmax written
+Off the hot path: extra velocities over a cache that exists already, with the softmax written
 out. Attention shows where values were read from; it does not prove what caused the action.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,21 @@ from torch import Tensor
 from imagewam_ros.core.contract import Mosaic
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.network import ImageWamNetwork
-from imagewam_ros.model.protocol import PrefixCache
+from imagewam_ros.model.protocol import Plan, PrefixCache
 
 TOKEN_PIXELS = 16
 """Side of an image token in mosaic pixels, in all three backbones."""
 
 Weights = NDArray[np.float32]
+Pixels = NDArray[np.bool_] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Weights (layers, heads, T, keys) of one velocity; keys are text, image (rows * columns), actions."""
+    """Weights (layers, heads, T, keys) of one velocity, or their mean over several.
+
+    Keys are text, image (rows * columns), actions.
+    """
 
     weights: Weights
     rows: int
@@ -49,6 +54,16 @@ class Attention:
         mean: Weights = self.image.mean((0, 1, 2))
         return mean
 
+    def of(self, layers: Sequence[int] = (), heads: Sequence[int] = ()) -> "Attention":
+        """The same for some layers and heads; none named means all. Raises ConfigError for one that is not there."""
+        kept = self.weights
+        for axis, (kind, chosen) in enumerate((("layer", layers), ("head", heads))):
+            absent = [number for number in chosen if not 0 <= number < kept.shape[axis]]
+            if absent:
+                raise ConfigError(f"no {kind} {absent[0]}; the action expert has {kind}s 0 to {kept.shape[axis] - 1}")
+            kept = kept.take(list(chosen), axis) if chosen else kept
+        return replace(self, weights=kept)
+
 
 @torch.no_grad()
 def capture(
@@ -56,12 +71,21 @@ def capture(
 ) -> Attention:
     """Attention of actions (1, T, D) at timestep in 0..1000 over a prefix of one observation of `mosaic`."""
     seen = cache.captured()
-    time = torch.tensor([timestep], device=actions.device)
-    network.velocity(actions, time, seen)
-    memory: Any = getattr(seen, "joint", seen)
-    layers = [memory.layers[layer][0] for layer in sorted(memory.layers)]
-    weights = torch.stack(layers).cpu().numpy()
-    return Attention(weights, mosaic.height // TOKEN_PIXELS, mosaic.width // TOKEN_PIXELS, actions.shape[1])
+    network.velocity(actions, torch.tensor([timestep], device=actions.device), seen)
+    return _attention(_weights(seen), mosaic, actions.shape[1])
+
+
+@torch.no_grad()
+def capture_chunk(network: ImageWamNetwork, cache: PrefixCache, noise: Tensor, plan: Plan, mosaic: Mosaic) -> Attention:
+    """Mean attention over the Euler steps of the chunk that `noise` (1, T, D) becomes by `plan`."""
+    seen, actions = cache.captured(), noise.float()
+    total: Tensor | None = None
+    for timestep, delta in zip(plan.timesteps, plan.deltas, strict=True):
+        velocity = network.velocity(actions, timestep[None], seen)
+        actions = actions + velocity.float() * delta
+        total = _weights(seen) if total is None else total + _weights(seen)
+    assert total is not None
+    return _attention(total / len(plan.timesteps), mosaic, noise.shape[1])
 
 
 def camera_mass(attention: Attention, mosaic: Mosaic) -> dict[str, float]:
@@ -78,26 +102,25 @@ def camera_mass(attention: Attention, mosaic: Mosaic) -> dict[str, float]:
     return mass
 
 
-def mass_on(attention: Attention, pixels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Share of the image attention on marked pixels (H, W) of the mosaic, and their share of the pixels.
+def mass_on(heat: Weights, pixels: Pixels) -> tuple[float, float]:
+    """Share of the heat (rows, columns) on marked pixels (H, W) of the mosaic, and their share of the pixels.
 
+    A pixel may be marked in part, 0 to 1. A token's mass counts as spread evenly over its pixels.
     Raises ConfigError when the mask has another size than the mosaic.
     """
-    size = TOKEN_PIXELS
-    if pixels.shape != (attention.rows * size, attention.columns * size):
-        wanted = f"{attention.rows * size}x{attention.columns * size}"
+    size, (rows, columns) = TOKEN_PIXELS, heat.shape
+    if pixels.shape != (rows * size, columns * size):
+        wanted = f"{rows * size}x{columns * size}"
         raise ConfigError(f"the mask must have the mosaic's size {wanted}, found {pixels.shape[0]}x{pixels.shape[1]}")
-    covered = pixels.reshape(attention.rows, size, attention.columns, size).mean((1, 3))
-    heat = attention.heat()
+    covered = pixels.reshape(rows, size, columns, size).mean((1, 3))
     return float((heat * covered).sum() / heat.sum()), float(pixels.mean())
 
 
-def overlay(attention: Attention, pixels: Tensor) -> NDArray[np.uint8]:
-    """Heat map over mosaic pixels (1, 3, H, W) in [-1, 1] as uint8 [H, W, 3]; red is the most attended token."""
-    heat = attention.heat()
-    strength = np.kron(heat / max(float(heat.max()), 1e-12), np.ones((TOKEN_PIXELS, TOKEN_PIXELS)))[..., None]
-    picture = ((pixels[0].permute(1, 2, 0).float().cpu().numpy() + 1) * 127.5).clip(0, 255)
-    grey = picture.mean(2, keepdims=True).repeat(3, 2)
-    mixed = grey * (1 - 0.7 * strength) + np.array([255.0, 40.0, 0.0]) * 0.7 * strength
-    result: NDArray[np.uint8] = mixed.astype(np.uint8)
-    return result
+def _weights(seen: Any) -> Tensor:
+    """Weights (layers, heads, T, keys) of the last velocity over a captured cache."""
+    memory: Any = getattr(seen, "joint", seen)
+    return torch.stack([memory.layers[layer][0] for layer in sorted(memory.layers)])
+
+
+def _attention(weights: Tensor, mosaic: Mosaic, horizon: int) -> Attention:
+    return Attention(weights.cpu().numpy(), mosaic.height // TOKEN_PIXELS, mosaic.width // TOKEN_PIXELS, horizon)
