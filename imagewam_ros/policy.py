@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Observation in, action chunk out: one checkpoint with its contract, on one device.
 
-Rows of relative joints are differences from the positions measured at the observation, so a
-late chunk still says where the joints shall be, at the times that its stamp implies.
+The contract says what the model's numbers mean; a `core.spaces.Space` turns them into joint targets.
+Relative rows are differences from the positions measured at the observation, so a late chunk still says
+where the joints shall be, at the times that its stamp implies.
 """
 
 import time
@@ -14,8 +15,9 @@ import torch
 
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
-from imagewam_ros.core.errors import StaleObservation
+from imagewam_ros.core.errors import ConfigError, StaleObservation
 from imagewam_ros.core.schema import ActionChunk, Observation
+from imagewam_ros.core.spaces import JointSpace, Space
 from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
@@ -40,13 +42,17 @@ class Policy:
         device: str = "cpu",
         clock: Callable[[], float] = time.perf_counter,
         sampling: SamplerConfig | None = None,
+        space: Space | None = None,
     ) -> None:
-        """Wrap `model`; `clock` in s measures inference and chooses the steps of a deadline, nothing else."""
+        """Wrap `model`; `clock` in s measures inference and chooses the steps of a deadline, nothing else.
+
+        `space` is needed where the contract has parts: see `space_of`.
+        """
         self.contract = contract
         self._model, self._device, self._clock = model, device, clock
         self._state = normaliser(contract.normalisation, statistics["state"])
         self._action = normaliser(contract.normalisation, statistics["action"])
-        self._relative = np.array(contract.relative)
+        self._space = space or JointSpace(contract.relative)
         self._instructions: dict[str, Instruction] = {}
         self._cache: PrefixCache | None = None
         self._sequence = 0
@@ -63,14 +69,15 @@ class Policy:
         """Load a checkpoint directory, for `robot` when given.
 
         Raises CheckpointError when it cannot be read and EmbodimentMismatch when it was made for
-        other joints or cameras.
+        other joints or cameras, ConfigError when it speaks of poses and no robot is given.
         """
         checkpoint = load_checkpoint(directory, device=device)
         if robot is not None:
             checkpoint.contract.check(robot)
         checkpoint.model.network = packed(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
-        return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling)
+        space = space_of(checkpoint.contract, robot, checkpoint.statistics)
+        return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling, space=space)
 
     def set_instruction(self, text: str) -> None:
         """Encode an instruction ahead of its first observation."""
@@ -91,12 +98,12 @@ class Policy:
         ready_ns is copied into the chunk. With chunking, the rows of `running` that are due within
         delay_ns of the observation are committed: they condition the chunk, and it begins with them.
         Raises ConfigError for a missing camera or image of another kind, StaleObservation when the
-        number of joints differs or one is not finite.
+        number of joints differs or one is not finite, LimitViolation for a pose that cannot be reached.
         """
         positions = observation.positions
-        if positions.size != len(self.contract.joint_names) or not np.isfinite(positions).all():
+        if positions.size != self._space.joints or not np.isfinite(positions).all():
             raise StaleObservation(
-                f"expected {len(self.contract.joint_names)} finite joint positions, found {positions.tolist()}; "
+                f"expected {self._space.joints} finite joint positions, found {positions.tolist()}; "
                 "are all joints published?"
             )
         self.set_instruction(observation.instruction)
@@ -125,7 +132,8 @@ class Policy:
     @torch.inference_mode()
     def _denoise(self, observation: Observation, seed: int, start: float, committed: Committed | None) -> Drawn:
         pixels = mosaic_pixels(observation.images, self.contract.mosaic, self._device)
-        proprio = torch.as_tensor(self._state.forward(observation.positions), dtype=torch.float32, device=self._device)
+        state = self._state.forward(self._space.state(observation.positions))
+        proprio = torch.as_tensor(state, dtype=torch.float32, device=self._device)
         instruction = self._instructions[observation.instruction]
         cache = self._model.prefill(pixels, proprio[None], instruction, self._sampler.plan, self._cache)
         self._cache = self._sampler.room(cache)
@@ -134,7 +142,7 @@ class Policy:
     def _targets(self, drawn: Drawn, observation: Observation) -> Rows:
         """Targets (samples, rows, joints) in rad and m."""
         actions = self._action.inverse(drawn.actions.float().cpu().numpy().astype(np.float64))
-        return actions + np.where(self._relative, observation.positions, 0.0)
+        return np.stack([self._space.targets(sample, observation.positions) for sample in actions])
 
     def _committed(self, observation: Observation, running: ActionChunk | None, delay_ns: int) -> Committed | None:
         """Rows of `running` on the time grid of the next chunk; nothing where it has too few left."""
@@ -149,6 +157,21 @@ class Policy:
             return None
         columns = running.positions.T
         targets = np.stack([np.interp(index, np.arange(running.rows), column) for column in columns], 1)
-        known = self._action.forward(targets - np.where(self._relative, observation.positions, 0.0))
+        known = self._action.forward(self._space.actions(targets, observation.positions))
         weight = soft_weights(contract.horizon, count, left)
         return Committed(torch.as_tensor(known, dtype=torch.float32), weight, count)
+
+
+def space_of(contract: Contract, robot: Embodiment | None, statistics: Mapping[str, Statistics]) -> Space:
+    """Return the space of a contract on a robot. Raises ConfigError where it needs the robot and has none."""
+    if not contract.action:
+        return JointSpace(contract.relative)
+    if robot is None:
+        raise ConfigError("this checkpoint speaks of tools or grippers in its own units; name the robot that it drives")
+    from imagewam_ros.kinematics.arm_space import ArmSpace  # a policy of joints runs without pinocchio
+    from imagewam_ros.kinematics.chains import Chains
+    from imagewam_ros.kinematics.description import describe
+
+    poses = any(part.pose for part in (*contract.state, *contract.action))
+    means = (statistics["state"].mean, statistics["action"].mean)
+    return ArmSpace(contract, robot, Chains(describe(robot), robot) if poses else None, means)

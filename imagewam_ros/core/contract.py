@@ -14,6 +14,7 @@ from typing import Any
 
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch
+from imagewam_ros.core.spaces import Part, check_parts, sides
 from imagewam_ros.core.stats import MODES, constant_range
 
 PROMPT = "A video recorded from a robot's point of view executing the following instruction: {task}"
@@ -77,6 +78,8 @@ class Contract:
     one period after the observation, 0 where it is the command issued at it.
     statistics_hash ties the contract to the statistics file beside it. posterior_seed draws the image's
     latents from the autoencoder's posterior with that seed at every observation; None takes its mean.
+    joint_names are what the chunks command. state and action say what the model's own vectors hold where
+    they are not those joints: then joint_names are the joints of the arms that they speak of.
     """
 
     variant: str
@@ -93,6 +96,8 @@ class Contract:
     denoising: Denoising = field(default_factory=Denoising)
     statistics_hash: str = ""
     posterior_seed: int | None = None
+    state: tuple[Part, ...] = ()
+    action: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.joint_names) == len(self.joint_units) == len(self.relative):
@@ -105,6 +110,9 @@ class Contract:
             raise ConfigError(
                 f"normalisation must be one of {', '.join(MODES)}, found {self.normalisation!r} (a range is low/high)"
             )
+        check_parts(self.state, self.action)
+        if self.action and any(self.relative):
+            raise ConfigError("relative joints and parts do not go together; a pose part may be a delta")
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -118,15 +126,26 @@ class Contract:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for config.json; `config.build(Contract, ...)` reads it back."""
-        return dataclasses.asdict(self)
+        """Return plain data for config.json; `config.build(Contract, ...)` reads it back.
+
+        Parts are left out where there are none, so that the hash of a contract of joints stays what it was.
+        """
+        data = dataclasses.asdict(self)
+        return data if self.action else {key: data[key] for key in data if key not in ("state", "action")}
 
     def check(self, robot: Embodiment) -> None:
-        """Raise EmbodimentMismatch, naming every line that differs, unless `robot` fits."""
+        """Raise EmbodimentMismatch, naming every line that differs, unless `robot` fits.
+
+        A contract with parts may command one arm and look through some of the cameras.
+        """
+        joints, cameras = robot.joints, set(robot.camera_names)
+        if self.action:
+            joints = tuple(joint for arm in robot.arms if arm.side in sides(self.action) for joint in arm.members)
+            cameras &= set(self.camera_names)
         found = {
-            "joint_names": (self.joint_names, robot.joint_names),
-            "joint_units": (self.joint_units, tuple(joint.unit for joint in robot.joints)),
-            "cameras": (tuple(sorted(self.camera_names)), tuple(sorted(robot.camera_names))),
+            "joint_names": (self.joint_names, tuple(joint.name for joint in joints)),
+            "joint_units": (self.joint_units, tuple(joint.unit for joint in joints)),
+            "cameras": (tuple(sorted(self.camera_names)), tuple(sorted(cameras))),
         }
         lines = [_difference(key, mine, theirs) for key, (mine, theirs) in found.items() if mine != theirs]
         if lines:

@@ -17,6 +17,7 @@ from imagewam_ros.core.schema import Floats
 TOLERANCE = 1e-4
 """Solved when every component of the tool's error, m and rad, is below this."""
 DAMPING = 1e-4
+"""Damping far from the target; nearer it is the squared error, so that the last digits come quickly."""
 MAX_STEP_RAD = 0.3
 MAX_ITERATIONS = 40
 
@@ -81,10 +82,11 @@ class Chains:
         """(6, arm joints): the tool's linear and angular velocity in the root frame's axes, per joint rate."""
         return self._jacobian(side, self.configuration(positions))
 
-    def inverse(self, side: str, target: Floats, positions: Floats) -> Solution:
+    def inverse(self, side: str, target: Floats, positions: Floats, tolerance: float = TOLERANCE) -> Solution:
         """Move one arm from `positions` to the tool pose `target`; the nearest solution, inside the bounds.
 
-        Damped least squares on the pose error; returns the best found when it does not converge.
+        Damped least squares on the pose error, until each of its components is below `tolerance`. A joint at
+        a bound that would go on is left out of the step. Returns where it ended when it does not converge.
         """
         arm = self._arms[side]
         lower, upper = self.embodiment.limits.lower[arm], self.embodiment.limits.upper[arm]
@@ -93,14 +95,16 @@ class Chains:
             configuration = self.configuration(solved)
             jacobian = self._jacobian(side, configuration)
             error = self._pose_error(side, target)
-            if np.abs(error).max() < TOLERANCE:
+            if np.abs(error).max() < tolerance:
                 break
-            damped = jacobian @ jacobian.T + DAMPING * np.eye(6)
-            step = jacobian.T @ np.linalg.solve(damped, error)
+            step = _damped(jacobian, error)
+            stuck = ((solved[arm] <= lower) & (step < 0)) | ((solved[arm] >= upper) & (step > 0))
+            if stuck.any():
+                step = _damped(jacobian * ~stuck, error)
             solved[arm] = np.clip(solved[arm] + np.clip(step, -MAX_STEP_RAD, MAX_STEP_RAD), lower, upper)
         pin.framesForwardKinematics(self.model, self._data, self.configuration(solved))
         remaining = float(np.abs(self._pose_error(side, target)).max())
-        return Solution(solved, remaining, remaining < TOLERANCE)
+        return Solution(solved, remaining, remaining < tolerance)
 
     def _jacobian(self, side: str, configuration: Floats) -> Floats:
         frame = self._tools[side]
@@ -126,6 +130,13 @@ class Chains:
         if not self.model.existFrame(name):
             raise ConfigError(unknown_name("frame", name, (frame.name for frame in self.model.frames)))
         return int(self.model.getFrameId(name))
+
+
+def _damped(jacobian: Floats, error: Floats) -> Floats:
+    """Step of damped least squares, (arm joints,)."""
+    damping = min(DAMPING, float(error @ error))
+    step: Floats = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping * np.eye(6), error)
+    return step
 
 
 def _mimics(urdf: str, model: pin.Model) -> list[_Mimic]:
