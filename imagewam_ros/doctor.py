@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
-from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch
+from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, LimitViolation
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.doctor_checks import machine
 from imagewam_ros.doctor_checks.contract import check_contract, read_promise
@@ -163,7 +163,12 @@ def _inference(directory: Path, robot: Embodiment, request: Request) -> Iterator
     observation, times = dummy_observation(robot), []
     for seed in range(1 + LATER_CHUNKS):
         start = time.perf_counter()
-        chunk = policy.infer(observation, seed)
+        try:
+            chunk = policy.infer(observation, seed)
+        except LimitViolation as error:
+            remedy = "poses from grey images may lie out of reach; on the robot this chunk would be refused"
+            yield warned("inference", str(error), remedy)
+            return
         times.append(time.perf_counter() - start)
     yield from check_speed(times[0], float(np.median(times[1:])), request.replan_period_s, device)
     yield from check_chunk(chunk, robot, observation.positions)

@@ -12,6 +12,7 @@ from imagewam_ros.core.config import build
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.spaces import names, sides
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.doctor_checks.finding import Finding, failed, passed, warned
 
@@ -44,12 +45,18 @@ def check_contract(promise: Promise, robot: Embodiment) -> Iterator[Finding]:
     contract = promise.contract
     yield from _check_joints(contract, robot)
     yield from _check_cameras(contract, robot)
-    if contract.joint_names == robot.joint_names:
+    if contract.action:
+        said = f"state {', '.join(names(contract.state))}; action {', '.join(names(contract.action))}"
+        yield passed("vectors", f"{said}; joints come by inverse kinematics and gripper scales")
+    elif contract.joint_names == robot.joint_names:
         yield from _check_range(promise, robot)
 
 
 def _check_joints(contract: Contract, robot: Embodiment) -> Iterator[Finding]:
     wanted, found = contract.joint_names, robot.joint_names
+    if contract.action:
+        arms = [robot.arm_slice(side) for side in sides(contract.action)]
+        found = tuple(name for part in arms for name in robot.joint_names[part])
     if sorted(wanted) == sorted(found) and wanted != found:
         moved = ", ".join(f"[{i}] {a}, robot {b}" for i, (a, b) in enumerate(zip(wanted, found, strict=True)) if a != b)
         remedy = "put the YAML's joints into the contract's order"
@@ -70,7 +77,7 @@ def _check_joints(contract: Contract, robot: Embodiment) -> Iterator[Finding]:
 
 def _check_cameras(contract: Contract, robot: Embodiment) -> Iterator[Finding]:
     wanted, found = set(contract.camera_names), set(robot.camera_names)
-    if wanted != found:
+    if wanted - found or (wanted != found and not contract.action):
         extra, absent = ", ".join(sorted(found - wanted)) or "none", ", ".join(sorted(wanted - found)) or "none"
         yield failed("cameras", f"contract lacks {extra}, robot lacks {absent}", FINE_TUNE)
         return

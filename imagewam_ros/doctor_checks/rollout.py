@@ -38,17 +38,18 @@ def check_chunk(
 ) -> Iterator[Finding]:
     """Judge a chunk that was inferred for joints at `start`, (joints,) in rad and m."""
     rows, limits, names = chunk.positions, robot.limits, chunk.joint_names
+    columns = [robot.joint_names.index(name) for name in names]  # a policy may command one arm
+    lower, upper, start = limits.lower[columns], limits.upper[columns], start[columns]
     if not np.isfinite(rows).all():
         yield failed("dummy chunk", f"{int((~np.isfinite(rows)).sum())} values are no numbers", CHECK_DATA)
         return
-    span = limits.upper - limits.lower
-    over = np.maximum(limits.lower - rows, rows - limits.upper) / span
+    over = np.maximum(lower - rows, rows - upper) / (upper - lower)
     row, joint = np.unravel_index(int(over.argmax()), over.shape)
     if over[row, joint] > 0.0:
-        bounds = f"bounds {limits.lower[joint]:g} to {limits.upper[joint]:g}"
+        bounds = f"bounds {lower[joint]:g} to {upper[joint]:g}"
         found = f"row {row} puts {names[joint]} at {rows[row, joint]:.3f}, {bounds}"
         yield warned("dummy chunk", f"{found}; the executor would clamp it", CHECK_DATA)
-    steps = np.abs(np.diff(np.vstack([start, rows]), axis=0)) / (limits.velocity * chunk.period_ns / 1e9)
+    steps = np.abs(np.diff(np.vstack([start, rows]), axis=0)) / (limits.velocity[columns] * chunk.period_ns / 1e9)
     row, joint = np.unravel_index(int(steps.argmax()), steps.shape)
     found = f"{names[joint]} moves at {steps[row, joint]:.1f} times its velocity limit into row {row}"
     if steps[row, joint] > STEP_SHARE:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.spaces import GripperScale, Part, PoseFormat
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.doctor_checks.contract import check_contract, read_promise
 from imagewam_ros.doctor_checks.finding import Level
@@ -73,3 +74,22 @@ def test_half_a_checkpoint_is_refused(promise, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="train or copy it again"):
         read_promise(tmp_path)
+
+
+def test_vectors_of_one_arm_are_named_and_its_joints_and_cameras_suffice(promise, robot, contract):
+    pose, opening = Part("left", pose=PoseFormat("wxyz")), Part("left", gripper=GripperScale((0.0,), (1.0,), 0, 0.04))
+    one_arm = dataclasses.replace(
+        contract,
+        joint_names=robot.joint_names[:7],
+        joint_units=contract.joint_units[:7],
+        relative=(False,) * 7,
+        mosaic=dataclasses.replace(contract.mosaic, tiles=contract.mosaic.tiles[:2]),
+        state=(pose, opening),
+        action=(pose, opening),
+    )
+    found = by_check(check_contract(promise._replace(contract=one_arm), robot))
+    assert {finding.level for finding in found.values()} == {Level.PASS}
+    assert "action left_x, left_y, left_z, left_qw," in found["vectors"].found
+    fewer = dataclasses.replace(robot, cameras=robot.cameras[1:])
+    found = by_check(check_contract(promise._replace(contract=one_arm), fewer))["cameras"]
+    assert found.level is Level.FAIL and found.found.endswith("robot lacks head")

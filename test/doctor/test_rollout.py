@@ -39,3 +39,10 @@ def test_numbers_bounds_and_speed_are_judged(robot, start):
 def test_inference_is_judged_by_the_replan_period(later, level):
     (found,) = check_speed(1.0, later, 0.4, "cpu")
     assert found.level is level
+
+
+def test_a_chunk_of_one_arm_is_judged_by_its_own_joints(robot, start):
+    rows = np.tile(start[7:], (16, 1))
+    rows[2, 0] = 5.0
+    (over, _) = check_chunk(ActionChunk(0, 50_000_000, robot.joint_names[7:], rows), robot, start)
+    assert "row 2 puts right_waist at 5.000" in over.found
