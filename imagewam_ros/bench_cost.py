@@ -10,23 +10,23 @@ action loop's reads of cached keys and values, both in bfloat16.
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
 
+from imagewam_ros.bench_reference.count import Cost, Counter
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError, unknown_name
 from imagewam_ros.model import factory, layouts
 from imagewam_ros.model.autoencoder import Flux2Codec, KlCodec, PackedKlCodec
 from imagewam_ros.model.flux2 import Flux2Config
+from imagewam_ros.model.mot import KeyValueCache
 from imagewam_ros.model.omnigen2 import OmniGen2Config
 from imagewam_ros.model.ovis_condition import OvisCondition
 from imagewam_ros.model.ovis_u1 import OvisU1Config
@@ -54,16 +54,6 @@ PAPER = (
 )
 
 
-class Phase(NamedTuple):
-    """One part of a chunk."""
-
-    name: str
-    flops: int
-    operations: int
-    weight_bytes: int
-    cache_bytes: int
-
-
 @dataclass(frozen=True)
 class ChunkCost:
     """A chunk of one model and layout."""
@@ -73,22 +63,12 @@ class ChunkCost:
     tokens: int
     parameters: int
     cache_bytes: int
-    phases: tuple[Phase, ...]
+    phases: Mapping[str, Cost]
 
     @property
-    def flops(self) -> int:
-        """FLOPs of a chunk."""
-        return sum(phase.flops for phase in self.phases)
-
-    @property
-    def operations(self) -> int:
-        """Non-view kernel calls of a chunk."""
-        return sum(phase.operations for phase in self.phases)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of weights and cached keys and values that a chunk reads."""
-        return sum(phase.weight_bytes + phase.cache_bytes for phase in self.phases)
+    def total(self) -> Cost:
+        """All phases together."""
+        return sum(self.phases.values(), Cost())
 
 
 class Model(NamedTuple):
@@ -113,51 +93,29 @@ def chunk_cost(model: str, layout: str, steps: int = 10) -> ChunkCost:
         image = torch.zeros(1, 3, height, width, dtype=torch.bfloat16)
         proprio = torch.zeros(1, network.config.proprio_dim, dtype=torch.bfloat16)
         context = Context(torch.zeros(1, TEXT_TOKENS, built.text_dim, dtype=torch.bfloat16))
-        phases = []
+        phases: dict[str, Cost] = {}
         if built.condition is not None:
             ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long)
-            context, phase = counted("condition", [built.condition], lambda: _condition(built.condition, ids, image))
-            phases.append(phase)
+            work = partial(_condition, built.condition, ids, image)
+            context, phases["condition"] = Counter([built.condition]).cost(work)
         plan = network.plan(Denoising(steps))
-        latents, phase = counted("image", [built.codec.autoencoder], lambda: built.codec.encode(image))
-        phases.append(phase)
-        modules = [network]
-        cache, phase = counted(
-            "editing forward", modules, lambda: network.prefill(latents, context, proprio, HORIZON, plan)
+        latents, phases["image"] = Counter([built.codec.autoencoder]).cost(lambda: built.codec.encode(image))
+        counter = Counter([network])
+        cache, phases["editing forward"] = counter.cost(
+            lambda: network.prefill(latents, context, proprio, HORIZON, plan)
         )
-        phases.append(phase)
+        counter.watch(buffers_of(cache))
         noise = torch.zeros(1, HORIZON, network.config.action_dim)
-        _, phase = counted("action loop", modules, lambda: network.denoise(noise, cache, plan))
-        phases.append(phase._replace(cache_bytes=steps * cache.nbytes))
+        _, phases["action loop"] = counter.cost(lambda: network.denoise(noise, cache, plan))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, tuple(phases))
+    return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, phases)
 
 
-def counted(name: str, modules: list[nn.Module], work: Callable[[], Any]) -> tuple[Any, Phase]:
-    """Do the work and count it; weights are the parameters of `modules`."""
-    flops = FlopCounterMode(display=False)
-    with flops, _Calls({_storage(p) for module in modules for p in module.parameters()}) as calls:
-        result = work()
-    return result, Phase(name, flops.get_total_flops(), calls.operations, calls.weight_bytes, 0)
-
-
-class _Calls(TorchDispatchMode):
-    """Counts non-view kernel calls and the bytes of weights that they read."""
-
-    def __init__(self, weights: set[int]) -> None:
-        super().__init__()
-        self.weights, self.operations, self.weight_bytes = weights, 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view:
-            self.operations += 1
-            tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-            self.weight_bytes += sum(t.nbytes for t in tensors if _storage(t) in self.weights)
-        return func(*args, **(kwargs or {}))
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+def buffers_of(cache: Any) -> list[Tensor]:
+    """Keys and values of a cache, or of both caches of a pair (Ovis-U1)."""
+    if isinstance(cache, KeyValueCache):
+        return [cache.keys, cache.values]
+    return [buffer for field in fields(cache) for buffer in buffers_of(getattr(cache, field.name))]
 
 
 def _condition(model: OvisCondition, ids: Tensor, image: Tensor) -> Context:
@@ -221,11 +179,12 @@ def table(costs: list[ChunkCost]) -> str:
         reference = REFERENCE_TF.get((cost.model, cost.layout))
         theirs = f"{reference:8.2f}" if reference else "        "
         lines.append(
-            f"{cost.model:10} {cost.layout:16} {cost.tokens:6d} {cost.flops / 1e12:7.2f} {theirs} "
-            f"{cost.nbytes / 1e9:8.1f} {cost.cache_bytes / 1e6:9.0f} {cost.operations:7d}"
+            f"{cost.model:10} {cost.layout:16} {cost.tokens:6d} {cost.total.flops / 1e12:7.2f} {theirs} "
+            f"{cost.total.nbytes / 1e9:8.1f} {cost.cache_bytes / 1e6:9.0f} {cost.total.operations:7d}"
         )
         lines += [
-            f"    {phase.name:16} {phase.flops / 1e12:7.3f} TF {phase.operations:6d} calls" for phase in cost.phases
+            f"    {name:16} {phase.flops / 1e12:7.3f} TF {phase.operations:6d} calls"
+            for name, phase in cost.phases.items()
         ]
     return "\n".join([*lines, PAPER])
 
@@ -241,10 +200,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     costs = [chunk_cost(model, layout) for model in args.model for layout in args.layout]
     if args.json:
-        rows = [
-            {**asdict(cost), "phases": [p._asdict() for p in cost.phases], "flops": cost.flops, "bytes": cost.nbytes}
-            for cost in costs
-        ]
+        rows = [{**asdict(cost), "flops": cost.total.flops, "bytes": cost.total.nbytes} for cost in costs]
         print(json.dumps({"chunks": rows, "text_tokens": TEXT_TOKENS, "horizon": HORIZON, "steps": 10}))
     else:
         print(table(costs))

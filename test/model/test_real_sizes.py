@@ -107,10 +107,15 @@ def cost():
 
 def test_chunk_of_4b_costs_at_most_the_lean_count(cost):
     assert cost.tokens == 24 + 1 + 288
-    assert cost.flops <= 2.45e12
-    assert cost.nbytes <= 0.58 * 36.3e9
-    assert cost.operations <= 0.75 * 16586
-    assert [phase.name for phase in cost.phases] == ["image", "editing forward", "action loop"]
+    assert cost.total.flops <= 2.45e12
+    assert cost.total.nbytes <= 0.58 * 36.3e9
+    assert cost.total.operations <= 0.75 * 16586
+    assert list(cost.phases) == ["image", "editing forward", "action loop"]
+
+
+def test_action_loop_reads_the_cache_once_per_step(cost):
+    assert cost.phases["action loop"].cache_bytes == 10 * cost.cache_bytes
+    assert cost.phases["editing forward"].cache_bytes == 0
 
 
 def test_table_states_its_account(cost):
