@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagewam_ros.core.errors import GraphError
-from imagewam_ros.graph import Death, Process, running, settings
+from imagewam_ros.graph import Death, Process, profile_variable, running, settings
 from imagewam_ros.supervisor import Exit, Supervisor, command, environment
 
 POLITE = "import signal, sys\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGINT, signal.SIGTERM])\nprint('bye')"
@@ -234,7 +234,7 @@ def test_loopback_is_the_default_and_the_site_may_differ() -> None:
     process = Process("n", "x", Death.ENDS_GRAPH, publishes_images=True)
     env = environment(process, {})
     assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert Path(env["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert Path(env[profile_variable()]).is_file()
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environment(process, {"ROS_LOCALHOST_ONLY": "1"})
-    mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}
+    mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", profile_variable(): "mine.xml"}
     assert environment(process, mine).items() >= mine.items()

@@ -30,7 +30,7 @@ def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None)
     try:
         document = xacro.process_file(str(source), mappings=dict(arguments or {}))
     except (xacro.XacroException, ExpatError) as error:
-        missing = any(word in str(error) for word in ("PackageNotFound", "AMENT_PREFIX_PATH"))
+        missing = any(word in str(error) for word in ("PackageNotFound", "AMENT_PREFIX_PATH", "ament_index"))
         hint = "; install and source the packages that it takes its arms from" if missing else ""
         raise ConfigError(f"xacro cannot expand {source}: {error}{hint}") from error
     return str(document.toprettyxml(indent="  "))
