@@ -56,6 +56,8 @@ class Policy:
         self._instructions: dict[str, Instruction] = {}
         self._cache: PrefixCache | None = None
         self._sequence = 0
+        self.preprocess_s = 0.0
+        """Part of the last inference that made pixels of the images; on a GPU until that was queued."""
         self._sampler = Sampler(model.network, contract.denoising, contract.horizon, sampling or SamplerConfig(), clock)
 
     @classmethod
@@ -131,7 +133,9 @@ class Policy:
 
     @torch.inference_mode()
     def _denoise(self, observation: Observation, seed: int, start: float, committed: Committed | None) -> Drawn:
+        before = time.perf_counter()
         pixels = mosaic_pixels(observation.images, self.contract.mosaic, self._device)
+        self.preprocess_s = time.perf_counter() - before
         state = self._state.forward(self._space.state(observation.positions))
         proprio = torch.as_tensor(state, dtype=torch.float32, device=self._device)
         instruction = self._instructions[observation.instruction]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from imagewam_ros.control.ledger import Travel
 from imagewam_ros.control.report import State, Status
 from imagewam_ros.control.shadow import Agreement
-from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN
+from imagewam_ros.core.schema import ActionChunk
+from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN, Meter
 
 LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
 COUNTERS = ("tick", "limited_ticks", "braked_ticks", "guarded_ticks", "starved_ticks", "late_ticks", "time_jumps")
@@ -33,3 +34,39 @@ def agreement_text(agreement: Agreement) -> str:
         f"policy and commands differ by {agreement.rms:.3f} rad rms, at most {agreement.largest:.3f} rad, "
         f"over {agreement.rows} rows; gripper alike in {agreement.gripper_rows}"
     )
+
+
+ARRIVAL_STAGES = ("chunk_transport_s", "acceptance_s", "first_command_s")
+"""From the chunk that left its maker to the first command that it had a part in, without gap or overlap."""
+
+
+class Arrivals:
+    """How long accepted chunks took, measured where they arrive. Called on the control thread alone."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._taken: tuple[ActionChunk, int] | None = None
+
+    def accepted(self, chunk: ActionChunk, heard_ns: int, now_ns: int) -> str:
+        """Take the stages up to acceptance; a complaint when rows after the committed ones are past, or nothing."""
+        if self._taken is None:
+            self._taken = chunk, now_ns
+        self._meter.sample("chunk_transport_s", (heard_ns - chunk.ready_ns) / 1e9)
+        self._meter.sample("acceptance_s", (now_ns - heard_ns) / 1e9)
+        self._meter.sample("camera_to_acceptance_s", (now_ns - chunk.stamp_ns) / 1e9)
+        past = sum(chunk.due_ns(row) <= now_ns for row in range(chunk.committed_rows, chunk.rows))
+        if not chunk.committed_rows or not past:
+            return ""
+        self._meter.count("chunk past its committed rows")
+        return (
+            f"chunk {chunk.sequence} came {(now_ns - chunk.stamp_ns) / 1e9:.3f} s after its observation: its "
+            f"{chunk.committed_rows} committed rows and {past} more are past and left out"
+        )
+
+    def sent(self, now_ns: int) -> None:
+        """A command went out."""
+        if self._taken is not None:
+            chunk, accepted_ns = self._taken
+            self._taken = None
+            self._meter.sample("first_command_s", (now_ns - accepted_ns) / 1e9)
+            self._meter.sample("camera_to_command_s", (now_ns - chunk.stamp_ns) / 1e9)

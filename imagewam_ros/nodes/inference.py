@@ -16,26 +16,23 @@ from imagewam_ros.policy import Policy
 
 
 class InferenceThread:
-    """Load `checkpoint` for `robot` and infer one observation at a time.
+    """Make a policy with `load`, and infer one observation at a time. Raises what `load` raises."""
 
-    Raises CheckpointError, ConfigError and EmbodimentMismatch as loading does.
-    """
-
-    def __init__(
-        self, checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], Policy]) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._pending: Future[None] | None = None
-        self.policy = self._pool.submit(_load, checkpoint, robot, device, cpu_threads, sampling).result()
+        self.policy = self._pool.submit(load).result()
 
     @property
     def busy(self) -> bool:
         """Whether an inference runs or has ended without `outcome` being asked for."""
         return self._pending is not None
 
-    def instruct(self, text: str) -> None:
-        """Encode an instruction."""
-        self._pool.submit(self.policy.set_instruction, text).result()
+    def instruct(self, text: str, wake: Callable[[], None]) -> "Future[None]":
+        """Encode an instruction after what is running; `wake` is called at the end."""
+        encoded = self._pool.submit(self.policy.set_instruction, text)
+        encoded.add_done_callback(lambda _: wake())
+        return encoded
 
     def infer(
         self,
@@ -55,6 +52,10 @@ class InferenceThread:
         )
         self._pending.add_done_callback(lambda _: wake())
 
+    def settle(self) -> None:
+        """Wait until nothing runs."""
+        self._pool.submit(lambda: None).result()
+
     def outcome(self) -> str:
         """Wait for the running inference; why it failed, or nothing."""
         ended, self._pending = self._pending, None
@@ -66,12 +67,22 @@ class InferenceThread:
         self._pool.shutdown()
 
 
-def _load(checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None) -> Policy:
-    """Load the policy and infer once, so that the first chunk is no slower than the others."""
+def load_policy(
+    checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None = None
+) -> Policy:
+    """Load a checkpoint for `robot` and infer once, so that the first chunk is no slower than the others.
+
+    Raises CheckpointError, ConfigError and EmbodimentMismatch.
+    """
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
     policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device), sampling)
+    warm_up(policy, robot)
+    return policy
+
+
+def warm_up(policy: Policy, robot: Embodiment) -> None:
+    """Infer once from grey images."""
     cameras = [robot.camera(name) for name in policy.contract.camera_names]
     grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
     policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))
-    return policy

@@ -7,9 +7,10 @@ rclpy swallows what a transition callback raises; this base logs it, puts the re
 
 import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
@@ -33,6 +34,8 @@ class ManagedNode(LifecycleNode):
         self.is_active = False
         self.complaint = ""
         self.cleanup = contextlib.ExitStack()
+        # In the default group everything else would wait while a service awaits something.
+        self._reentrant = ReentrantCallbackGroup()
 
     def setup(self) -> None:
         """Read parameters, load, connect. Slow things belong here."""
@@ -63,20 +66,23 @@ class ManagedNode(LifecycleNode):
         subscription = self.create_subscription(kind, topic, self.guarded(callback), profile)
         self.cleanup.callback(self.destroy_subscription, subscription)
 
-    def serve(self, kind: type, name: str, answer: Callable[[Any, Any], str]) -> None:
+    def serve(self, kind: type, name: str, answer: Callable[[Any, Any], str | Awaitable[str]]) -> None:
         """Offer a service with fields success and message until teardown.
 
-        `answer(request, response)` returns the message; an ImageWamError is the answer of a failure.
+        `answer(request, response)` returns the message, or what to await for it; an ImageWamError is the answer of
+        a failure.
         """
 
-        def call(request: Any, response: Any) -> Any:
+        async def call(request: Any, response: Any) -> Any:
             try:
-                response.message, response.success = answer(request, response), True
+                text = answer(request, response)
+                response.message, response.success = text if isinstance(text, str) else await text, True
             except ImageWamError as error:
                 response.message, response.success = str(error), False
             return response
 
-        self.cleanup.callback(self.destroy_service, self.create_service(kind, name, call))
+        service = self.create_service(kind, name, call, callback_group=self._reentrant)
+        self.cleanup.callback(self.destroy_service, service)
 
     def every(self, period_s: float, callback: Callable[[], None]) -> None:
         """Call back in steady time until teardown."""

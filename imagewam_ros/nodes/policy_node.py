@@ -2,10 +2,13 @@
 """Observations to action chunks: one forward of the policy whenever the next chunk is due.
 
 Inference has a thread of its own; what arrives meanwhile waits in the synchroniser, and the latest
-observation wins. Without an instruction nothing is inferred, so the arms hold.
+observation wins. A new instruction is encoded on that thread between two chunks: until it is, the
+running chunk goes on. Without an instruction nothing is inferred, so the arms hold.
 """
 
 import dataclasses
+import gc
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -14,23 +17,27 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState as JointStateMsg
 
-from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Image
 from imagewam_ros.core.sync import SyncConfig, Synchroniser
-from imagewam_ros.model.chunking import DelayForecast
 from imagewam_ros.model.sampler import SamplerConfig
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
+from imagewam_ros.nodes.chunk_trace import ChunkTrace, DelayWatch, Received
 from imagewam_ros.nodes.diagnostics import OK
-from imagewam_ros.nodes.inference import InferenceThread
+from imagewam_ros.nodes.inference import InferenceThread, load_policy
+from imagewam_ros.nodes.instructions import Instructions
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.run_policy import RunPolicyServer
 from imagewam_ros.nodes.spin import leave, run
+from imagewam_ros.policy import Policy
 from imagewam_ros.srv import SetInstruction
 
 WATCH_S = 0.2
+SWITCH_S = 0.0005
+"""How long callbacks may keep the interpreter from the inference thread, and the other way round."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class PolicyNodeConfig:
     replan_period_s is the time between the observations of two chunks. seed is that of the first
     chunk after an instruction; the next ones count on. cpu_threads 0 leaves the choice to torch.
     compressed subscribes to the compressed images. delay_quantile is the part of measured delays,
-    from observation to published chunk, that chunks are committed for (sampling.chunking).
+    from observation to the executor's next tick, that chunks are committed for (sampling.chunking).
     """
 
     robot: str = "sim_cell"
@@ -67,20 +74,19 @@ class PolicyNodeConfig:
 class PolicyNode(ManagedNode):
     """Pair what arrives, infer when due, publish the chunk."""
 
+    config_type: type[PolicyNodeConfig] = PolicyNodeConfig
+
     def __init__(self) -> None:
         super().__init__("policy")
-        self._instruction, self._instruction_id, self._next_seed = "", 0, 0
-        self._last_ns = -1
+        self._last_ns, self._arrived_ns = -1, 0
         self._running: ActionChunk | None = None
 
     def setup(self) -> None:
         """Load and warm up, then subscribe."""
-        self._config = config = parameters.declare(self, PolicyNodeConfig, changeable=("replan_period_s",))
+        self._config = config = parameters.declare(self, self.config_type, changeable=("replan_period_s",))
         self._robot = load_embodiment(config.robot)
         self._joints = JointMerge.of(self._robot)
-        self._inference = InferenceThread(
-            config.checkpoint, self._robot, config.device, config.cpu_threads, config.sampling
-        )
+        self._inference = InferenceThread(partial(self.load, config, self._robot))
         self.cleanup.callback(self._inference.close)
         contract = self._inference.policy.contract
         cameras = {name: self._robot.camera(name) for name in contract.camera_names}
@@ -92,6 +98,7 @@ class PolicyNode(ManagedNode):
         self._sync = Synchroniser(image_topics, topics.JOINT_STATES, config.sync, self._decode)
         self._done = self.create_guard_condition(self.guarded(self._on_done))
         self.cleanup.callback(self.destroy_guard_condition, self._done)
+        self.cleanup.callback(self._inference.settle)
         self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         kind = CompressedImage if config.compressed else ImageMsg
         for name, topic in image_topics.items():
@@ -99,35 +106,46 @@ class PolicyNode(ManagedNode):
         self._filter(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._on_joint_state)
         self.serve(SetInstruction, topics.SET_INSTRUCTION, self._on_instruction)
         self.every(WATCH_S, self._watch)
-        self._runs = RunPolicyServer(self, self._instruct)
+        self._instructions = Instructions(partial(self._inference.instruct, wake=self._done.trigger), self._on_change)
+        self._runs = RunPolicyServer(self, self._instructions)
         self.cleanup.callback(parameters.on_change(self, config, self._change))
-        self._instruct(config.instruction, config.seed)
+        self._instructions.begin(config.instruction, config.seed)
+
+    def load(self, config: PolicyNodeConfig, robot: Embodiment) -> Policy:
+        """Load what infers; called on its thread."""
+        return load_policy(config.checkpoint, robot, config.device, config.cpu_threads, config.sampling)
 
     def start(self) -> None:
         """Infer from now on."""
+        sys.setswitchinterval(SWITCH_S)
+        gc.collect()
+        gc.freeze()  # a collection that visits all of torch takes 0.2 s, and images are lost meanwhile
         self._sync.clear()
         self._joints = JointMerge.of(self._robot)
         self._last_ns = -1
-        self._running, self._delays = None, DelayForecast(self._config.delay_quantile)
+        self._running = None
+        self._delays = DelayWatch(self._config.delay_quantile, self._robot.period_ns, self.diagnostics.meter)
         self._watch_from_ns = self.steady.now().nanoseconds + 2 * self._config.sync.max_age_ns
 
     def stop(self, reason: str) -> None:
         """End a run and wait for the running inference; its chunk is not published."""
         self._runs.end(f"the policy stopped: {reason}")
         self._inference.outcome()
+        gc.unfreeze()
 
     def _filter(self, kind: type, topic: str, profile: Any, callback: Any) -> None:
         subscriber = message_filters.Subscriber(self, kind, topic, qos_profile=profile)
         subscriber.registerCallback(self.guarded(callback))
         self.cleanup.callback(self.destroy_subscription, subscriber.sub)
 
-    def _decode(self, camera: str, message: ImageMsg | CompressedImage) -> Image:
-        return messages.to_image(message, self._robot.camera(camera))
+    def _decode(self, camera: str, received: Received) -> Image:
+        self._arrived_ns = max(self._arrived_ns, received.at_ns)
+        return messages.to_image(received.message, self._robot.camera(camera))
 
     def _on_image(self, camera: str, message: ImageMsg | CompressedImage) -> None:
         self.diagnostics.meter.count(camera)
         shutter_ns = messages.stamp_ns(message.header.stamp) - self._robot.camera(camera).latency_ns
-        self._sync.add_image(camera, shutter_ns, message)
+        self._sync.add_image(camera, shutter_ns, Received(message, self._now_ns))
         self._consider()
 
     def _on_joint_state(self, message: JointStateMsg) -> None:
@@ -138,51 +156,52 @@ class PolicyNode(ManagedNode):
 
     def _consider(self) -> None:
         """Infer if the thread is free and an observation of the next chunk's time is complete."""
-        if not self.is_active or not self._instruction or self._inference.busy:
+        wanted = self._instructions
+        if not self.is_active or not wanted.text or wanted.changing or self._inference.busy:
             return
-        due_ns = self._last_ns + round(self._config.replan_period_s * 1e9) - self._half_frame_ns
-        if self._sync.newest(due_ns if self._last_ns >= 0 else -1) is None:
+        after_ns = max(round(self._config.replan_period_s * 1e9) - self._half_frame_ns, 0)
+        if self._sync.newest(self._last_ns + after_ns if self._last_ns >= 0 else -1) is None:
             return
-        now_ns = self.get_clock().now().nanoseconds
-        observation = self._sync.observation(now_ns, self._instruction, self._instruction_id)
+        paired_ns, self._arrived_ns = self._now_ns, 0
+        observation = self._sync.observation(paired_ns, wanted.text, wanted.number)
         assert observation is not None
         self._last_ns = observation.stamp_ns
-        seed, self._next_seed = self._next_seed, self._next_seed + 1
+        newest_ns = max(observation.stamp_ns - observation.ages_ns[camera] for camera in observation.images)
+        self._trace = ChunkTrace(newest_ns, self._arrived_ns, paired_ns, self._now_ns)
         self._forecast_ns = self._delays.forecast_ns
-        self._inference.infer(observation, seed, self._take, self._done.trigger, self._running, self._forecast_ns)
+        seed, wake = wanted.next_seed(), self._done.trigger
+        self._inference.infer(observation, seed, self._take, wake, self._running, self._forecast_ns)
 
     def _take(self, chunk: ActionChunk) -> None:
         """Publish a chunk, unless its instruction was changed meanwhile; called on the inference thread."""
-        ready_ns = self.get_clock().now().nanoseconds
-        if self.is_active and chunk.instruction_id == self._instruction_id:
+        ready_ns, meter = self._now_ns, self.diagnostics.meter
+        if self.is_active and chunk.instruction_id == self._instructions.number:
             self._chunks_out.publish(messages.from_chunk(dataclasses.replace(chunk, ready_ns=ready_ns)))
-            self._delays.record(ready_ns - chunk.stamp_ns)
+            self._trace.sample(meter, chunk, self._inference.policy.preprocess_s, ready_ns, self._now_ns)
             self._running = chunk
-            self.diagnostics.meter.count("chunk")
-            if chunk.committed_rows and ready_ns - chunk.stamp_ns > self._forecast_ns:
-                self.diagnostics.meter.count("chunk later than forecast")
-            self.diagnostics.meter.sample("delay_forecast_s", self._forecast_ns / 1e9)
-            self.diagnostics.meter.sample("inference_s", chunk.inference_s)
-            self.diagnostics.meter.sample("camera_to_chunk_s", (ready_ns - chunk.stamp_ns) / 1e9)
+            meter.count("chunk")
+            if complaint := self._delays.judge(chunk, ready_ns, self._forecast_ns):
+                self.get_logger().warning(complaint, throttle_duration_sec=1.0)
 
     def _on_done(self) -> None:
+        """Something on the inference thread has ended."""
         if reason := self._inference.outcome():
             self.complain(reason)
+        self._instructions.settle()
         self._consider()
 
-    def _on_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response) -> str:
+    async def _on_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response) -> str:
         self._runs.end("another instruction was set")
-        response.instruction_id = self._instruct(request.instruction, self._config.seed)
-        return f"instruction {self._instruction_id}: {self._instruction or 'none, the policy rests'}"
+        response.instruction_id = number = await self._instructions.set(request.instruction, self._config.seed)
+        return f"instruction {number}: {self._instructions.text or 'none, the policy rests'}"
 
-    def _instruct(self, text: str, seed: int) -> int:
-        """Change the instruction, empty for none; `seed` is that of its first chunk. Returns its number."""
-        text = " ".join(text.split())
-        if text:
-            self._inference.instruct(text)
-        self._instruction, self._instruction_id, self._next_seed = text, self._instruction_id + 1, seed
+    def _on_change(self) -> None:
+        """Another instruction: its first chunk is due now and continues none."""
         self._last_ns, self._running = -1, None
-        return self._instruction_id
+
+    @property
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
     def _change(self, config: PolicyNodeConfig) -> None:
         self._config = config
@@ -190,8 +209,8 @@ class PolicyNode(ManagedNode):
     def _watch(self) -> None:
         """Complain of silent streams while active, and say so when all is well again."""
         if self.is_active and self.steady.now().nanoseconds > self._watch_from_ns:
-            self._sync.check(self.get_clock().now().nanoseconds)
-            self.diagnostics.set(OK, f"instruction {self._instruction_id}: {self._instruction or 'none'}")
+            self._sync.check(self._now_ns)
+            self.diagnostics.set(OK, f"instruction {self._instructions.number}: {self._instructions.text or 'none'}")
 
 
 def main() -> NoReturn:

@@ -5,15 +5,16 @@ It only sets and clears the instruction; without one the policy makes no chunks 
 Whether the task succeeded is for others to judge: success here means that nothing went wrong.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
 from imagewam_ros.action import RunPolicy
+from imagewam_ros.core.errors import ImageWamError
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import qos, topics
+from imagewam_ros.nodes.instructions import Instructions
 from imagewam_ros.nodes.lifecycle import ManagedNode
 
 CHECK_S = 0.2
@@ -25,10 +26,10 @@ UNABLE = {
 
 
 class RunPolicyServer:
-    """Serve one goal at a time on `node`; `instruct(text, seed)` sets the instruction, empty for none."""
+    """Serve one goal at a time on `node`, by changing its instruction."""
 
-    def __init__(self, node: ManagedNode, instruct: Callable[[str, int], int]) -> None:
-        self._node, self._instruct = node, instruct
+    def __init__(self, node: ManagedNode, instructions: Instructions) -> None:
+        self._node, self._instructions = node, instructions
         self._goal: Any = None  # rclpy's goal handle is generic on newer distributions only
         self._reserved = False
         self._executor = ExecutorStatus()
@@ -73,10 +74,13 @@ class RunPolicyServer:
         self._began_ns, self._accepted_before = self._now_ns, self._executor.accepted
         self._ended = Future()
         self._goal = goal
-        self._instruct(request.instruction, request.seed)
-        reason = str(await self._ended)
+        try:
+            number = await self._instructions.set(request.instruction, request.seed)
+            reason = str(await self._ended)
+            self._instructions.rest(number)
+        except ImageWamError as error:
+            reason = str(error)
         self._goal, self._reserved = None, False
-        self._instruct("", request.seed)
         if goal.is_cancel_requested:
             goal.canceled()
         elif reason:

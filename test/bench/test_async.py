@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.nodes.inference import InferenceThread
 
 CHUNKS = 5
@@ -28,8 +27,7 @@ class Gated:
 
 @pytest.fixture
 def thread():
-    made = InferenceThread("tiny", load_embodiment("sim_cell"), "cpu", 1)
-    made.policy = Gated()
+    made = InferenceThread(Gated)
     yield made
     made.close()
 
