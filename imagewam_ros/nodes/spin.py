@@ -5,6 +5,7 @@ ROS's own signal handling would invalidate the publishers first, and then no arm
 braked. Terminal and launch both send SIGINT, so a second signal changes nothing.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -23,6 +24,11 @@ WAKE_S = 0.1
 """Longest time until a signal is seen."""
 
 BAD_CONFIGURATION = 2
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of mallopt (Source: malloc.h of glibc)."""
+KEPT_BYTES = 256 << 20
+LARGEST_KEPT = 32 << 20
 
 
 class _Signals:
@@ -43,6 +49,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
     A node with `halt(reason)` is halted before its publishers go; one that sets `finished` ends by
     itself, with its `exit_status`.
     """
+    keep_memory()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signals = _Signals()
     try:
@@ -64,6 +71,18 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     return int(getattr(node, "exit_status", 0))
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with the process, so that the next image finds its pages mapped.
+
+    A VGA image is above the size from which glibc maps every allocation anew: its page faults take longer than all
+    the rest of receiving it (benchmarks/RESULTS.md). Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def leave(status: int) -> NoReturn:
