@@ -7,6 +7,7 @@ import importlib
 BENCHES = {
     "cost": ("imagewam_ros.bench_cost", "count FLOPs, bytes and kernel calls of a chunk at real sizes"),
     "step": ("imagewam_ros.bench_step", "time one policy step beside the authors' schedule on the same weights"),
+    "graph": ("imagewam_ros.bench_graph", "time the way from the shutter to the command through the real nodes"),
     "executor": ("imagewam_ros.bench_executor", "abuse a robot's executor at random and judge its log"),
     "recorder": ("imagewam_ros.bench_recorder", "publish a cell's cameras and joints and count what is recorded"),
 }

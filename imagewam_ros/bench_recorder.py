@@ -21,11 +21,11 @@ from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.data.bag import METADATA
 from imagewam_ros.domain import private_domain, use_domain
 from imagewam_ros.graph import Death, Process, settings
+from imagewam_ros.processor_time import busy_s
 from imagewam_ros.supervisor import Interrupts, Supervisor
 
 ARM_TOPIC = "arm/joint_states"
 BEGIN, END = "load begins", "load ends"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class _Moment(NamedTuple):
@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             seen = len(lines)
             ended = both.poll()
             if any(line in ((load.name, BEGIN), (load.name, END)) for line in lines[seen:]):
-                moments.append(_Moment(time.monotonic(), {name: _busy_s(pid) for name, pid in both.alive.items()}))
+                moments.append(_Moment(time.monotonic(), {name: busy_s(pid) for name, pid in both.alive.items()}))
             if ended:
                 break
     if interrupts.received:
@@ -151,9 +151,3 @@ def _load_parameters(arguments: argparse.Namespace, folder: Path) -> dict[str, A
         "joint_hz": arguments.joint_hz,
         "out": str(folder / "load.json"),
     }
-
-
-def _busy_s(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
