@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from policy_server import PolicyServerFake, stand_still
 
 from imagewam_ros import evaluate
 from imagewam_ros.core.embodiment import load_embodiment
@@ -23,9 +24,10 @@ from imagewam_ros.evaluation.drivers import (
     mean_demonstration,
     wrong_instruction,
 )
-from imagewam_ros.evaluation.interval import paired_p_value, wilson
+from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
 from imagewam_ros.evaluation.report import film_failures, write_report
 from imagewam_ros.evaluation.trial import Outcome, TrialConfig, run_trial
+from imagewam_ros.evaluation.workers import Setting
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.expert import Expert
 
@@ -73,6 +75,13 @@ def test_paired_test_counts_what_differs() -> None:
     assert paired_p_value(0, 6) == pytest.approx(2 / 2**6)
 
 
+@pytest.mark.parametrize(
+    ("counts", "low", "high"), [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292)]
+)
+def test_paired_interval_equals_published_values(counts, low, high) -> None:
+    assert paired_interval(*counts) == pytest.approx((low, high), abs=1e-4)  # Newcombe 1998, table II, method 10
+
+
 def test_expert_succeeds_through_the_executor_within_limits(cell: Cell) -> None:
     outcome = run_trial(cell, BothArms(), "normal", 1000, TrialConfig())
     assert outcome.success and outcome.refused == 0 and outcome.violations == 0
@@ -91,6 +100,35 @@ def test_one_arm_and_the_mean_demonstration_fail(cell: Cell) -> None:
 def test_a_trial_repeats_to_the_bit(cell: Cell) -> None:
     first, second = (run_trial(cell, BothArms(), "normal", 1003, TrialConfig()) for _ in range(2))
     assert first == second
+
+
+def test_a_server_is_evaluated_on_the_same_seeds() -> None:
+    stay = stand_still(rows=16)
+    with PolicyServerFake(stay) as server:
+        words = ["--policy", server.address, "--episodes", "2", "--condition", "normal", "--workers", "1"]
+        line, outcomes = evaluate.evaluate_task(parse(*words), "tray_lift", range(1000, 1002))
+    assert line["policy"] == server.address and line["successes"] == 0
+    assert [outcome.seed for outcome in outcomes["normal"]] == [1000, 1001]
+    assert all(outcome.refused == 0 and outcome.chunks > 10 for outcome in outcomes["normal"])
+    assert {seen["prompt"] for seen in server.seen} == {"lift the tray with both hands"}
+
+
+def test_a_server_is_not_for_the_graph() -> None:
+    with pytest.raises(ConfigError, match="the ROS graph runs checkpoints, not servers"):
+        evaluate.run(parse("--policy", "ws://127.0.0.1:1", "--mode", "graph"))
+
+
+def test_two_policies_meet_in_pairs(tiny: Path, tmp_path: Path) -> None:
+    with PolicyServerFake(stand_still(rows=16)) as server:
+        words = ["--policy", str(tiny), "--against", server.address, "--episodes", "2", "--workers", "1"]
+        words += ["--condition", "left_only", "--out", str(tmp_path), "--videos", "0"]
+        evaluate.run(parse(*words))
+    (line,) = json.loads((tmp_path / "report.json").read_text())["tasks"]
+    assert list(line["rows"]) == ["normal", "left_only", "against"]
+    found = line["paired"]
+    assert found["against"] == server.address and found["only_second"] == found["both"] == 0
+    assert found["only_first"] + found["neither"] == 2
+    assert "on the same seeds: only the first succeeded" in (tmp_path / "report.html").read_text()
 
 
 def test_longer_latency_means_fewer_chunks(cell: Cell) -> None:
@@ -137,7 +175,10 @@ def test_summary_and_comparison() -> None:
     second = [outcome(seed, False) for seed in range(8)]
     row = evaluate.summary(first)
     assert (row["episodes"], row["successes"], row["failed_seeds"]) == (8, 7, [3])
-    assert evaluate.compare(first, second) == pytest.approx(2 / 2**7, abs=1e-4)
+    found = evaluate.compare(first, second)
+    assert (found["only_first"], found["only_second"], found["both"], found["neither"]) == (7, 0, 0, 1)
+    assert found["p"] == pytest.approx(2 / 2**7, abs=1e-4) and found["difference"] == 0.875
+    assert 0 < found["interval"][0] < 0.875 < found["interval"][1] <= 1
     assert "7/8" in evaluate.table({"normal": row})
 
 
@@ -159,21 +200,23 @@ def test_every_task_has_a_line_with_a_row_per_condition(tiny: Path, tmp_path: Pa
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [line["task"] for line in lines] == ["tray_lift", "block_lift"], done.stderr
     assert all(list(line["rows"]) == ["wrong_instruction", "grey"] for line in lines)
-    assert all((tmp_path / task / "report.html").exists() for task in ("tray_lift", "block_lift"))
+    text = (tmp_path / "report.html").read_text()
+    assert "<h2>Task tray_lift</h2>" in text and "<h2>Task block_lift</h2>" in text
 
 
 def test_report_holds_every_trial_and_escapes(tmp_path: Path) -> None:
     outcomes = {"normal": [outcome(seed, seed != 3) for seed in range(8)]}
     rows = {"normal": evaluate.summary(outcomes["normal"])}
     line = {"task": "<tray>", "episodes": 8, "rows": rows}
-    page = write_report(tmp_path, line, outcomes, [tmp_path / "failure_3.mp4"])
+    films = {"<tray>": [tmp_path / "failure_3.mp4"]}
+    page = write_report(tmp_path, [line], {"<tray>": outcomes}, films, {"machine": "here"})
     assert "&lt;tray&gt;" in page.read_text() and "failure_3.mp4" in page.read_text() and "7/8" in page.read_text()
     data = json.loads((tmp_path / "report.json").read_text())
     assert [trial["success"] for trial in data["trials"]] == [seed != 3 for seed in range(8)]
 
 
 def test_failures_are_filmed_as_they_happened(tiny: Path, tmp_path: Path) -> None:
-    (path,) = film_failures(tiny, "tray_lift", "sim_cell", TrialConfig(), [1000], tmp_path)
+    (path,) = film_failures(Setting(str(tiny), "tray_lift", "sim_cell", TrialConfig()), [1000], tmp_path)
     with av.open(str(path)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     assert 20 < frames <= 6.0 * 20
@@ -190,7 +233,7 @@ def test_wrong_instruction_is_another_one(cell: Cell) -> None:
 
 def test_graph_that_does_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"the graph ended with \d; `imagewam demo --seed 1000` shows why"):
-        evaluate.play_graph(tmp_path, argparse.Namespace(seed=1000, task="tray_lift", robot="no_such_robot"), 1)
+        evaluate.play_graph(tmp_path, parse("--robot", "no_such_robot"), "tray_lift", 1)
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ def line(**changes):
 
 
 def written(folder, facts, outcomes, videos=()):
-    path = write_report(folder, facts, outcomes, videos)
+    task = facts["task"]
+    path = write_report(folder, [facts], {task: outcomes}, {task: videos}, {"machine": "<here>", "versions": {"a": 1}})
     return json.loads((folder / "report.json").read_text()), path.read_text()
 
 
@@ -50,6 +51,12 @@ def test_what_comes_from_outside_is_escaped(tmp_path, spoilt):
     assert spoilt not in text and "<script" not in text and "<img" not in text
 
 
+def test_provenance_and_sources_are_on_the_page(tmp_path):
+    data, text = written(tmp_path, line(), {})
+    assert data["provenance"]["machine"] == "<here>" and "<li>versions: a 1</li>" in text
+    assert "&lt;here&gt;" in text and "arXiv 2606.19531" in text and "nothing here was measured" in text
+
+
 def test_videos_are_shown_beside_the_table(tmp_path):
     _, text = written(tmp_path, line(), {}, [tmp_path / "failure_12.mp4"])
     assert "src='failure_12.mp4'" in text and "<figcaption>failure_12</figcaption>" in text
@@ -58,7 +65,7 @@ def test_videos_are_shown_beside_the_table(tmp_path):
 def test_many_failures_are_cut_to_twenty(tmp_path):
     rows = {"normal": {**line()["rows"]["normal"], "failed_seeds": list(range(100, 150))}}
     _, text = written(tmp_path, line(rows=rows), {})
-    assert "119</td>" in text and "120" not in text
+    assert "118, 119 and 30 more</td>" in text and "120" not in text
 
 
 FINDINGS = st.lists(

@@ -11,7 +11,7 @@ import numpy as np
 
 from imagewam_ros.core.errors import ConfigError, unknown_name
 from imagewam_ros.core.schema import ActionChunk, Floats, Image, Observation, Source
-from imagewam_ros.policy import Policy
+from imagewam_ros.evaluation.source import Source as PolicySource
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.expert import HORIZON, PERIOD_NS, Expert
 from imagewam_ros.sim.tasks import TASKS
@@ -45,7 +45,7 @@ class Driver(Protocol):
         """Return a chunk for the cell as it is now."""
 
 
-def make_driver(condition: str, policy: Policy | None, mean: Floats | None = None) -> Driver:
+def make_driver(condition: str, source: PolicySource | None, mean: Floats | None = None) -> Driver:
     """Return the driver of a condition; `mean` is the mean demonstration. Raises ConfigError for an unknown one."""
     if condition not in CONDITIONS:
         raise ConfigError(unknown_name("condition", condition, CONDITIONS))
@@ -54,15 +54,15 @@ def make_driver(condition: str, policy: Policy | None, mean: Floats | None = Non
         return ReplayDriver(mean)
     if condition in WITHOUT_POLICY:
         return OneArmDriver(condition.removesuffix("_only"))
-    assert policy is not None
-    return PolicyDriver(policy, condition)
+    assert source is not None
+    return PolicyDriver(source, condition)
 
 
 class PolicyDriver:
     """The policy on what the cameras see, on grey images or on the first ones."""
 
-    def __init__(self, policy: Policy, condition: str = "normal") -> None:
-        self._policy, self._condition = policy, condition
+    def __init__(self, source: PolicySource, condition: str = "normal") -> None:
+        self._policy, self._cameras, self._condition = source.policy, source.cameras, condition
         self._first: dict[str, Image] = {}
         self._seed, self._instruction = 0, ""
 
@@ -83,7 +83,7 @@ class PolicyDriver:
     def _images(self, cell: Cell) -> dict[str, Image]:
         if self._condition == "frozen" and self._first:
             return self._first
-        images = {name: cell.render(name) for name in self._policy.contract.camera_names}
+        images = {name: cell.render(name) for name in self._cameras}
         if self._condition == "grey":
             images = {name: np.full_like(image, GREY) for name, image in images.items()}
         self._first = self._first or images

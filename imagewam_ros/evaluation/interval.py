@@ -36,3 +36,24 @@ def paired_p_value(only_first: int, only_second: int) -> float:
     decided, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(decided, k) for k in range(fewer + 1))
     return min(1.0, tail / 2.0 ** (decided - 1))
+
+
+def paired_interval(both: int, only_first: int, only_second: int, neither: int, z: float = Z95) -> Interval:
+    """Interval of the difference of two success rates, first minus second, on the same seeds, in [-1, 1].
+
+    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10.
+    """
+    total = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    p, q = first / total, second / total
+    (p_low, p_high), (q_low, q_high) = wilson(first, total, z), wilson(second, total, z)
+    spread = first * (total - first) * second * (total - second)
+    agreement = float(both * neither - only_first * only_second)
+    if agreement > 0:
+        agreement = max(agreement - total / 2, 0)  # continuity correction
+    phi = agreement / math.sqrt(spread) if spread else 0.0
+
+    def length(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return Interval(p - q - length(p - p_low, q_high - q), p - q + length(p_high - p, q - q_low))

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a trial runs changes nothing."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.evaluation.trial import TrialConfig
+from imagewam_ros.evaluation.workers import Job, Setting, play
+
+SETTING = Setting("tiny", "tray_lift", "sim_cell", TrialConfig())
+JOBS = [Job("left_only", 1000), Job("right_only", 1001), Job("left_only", 1002)]
+
+
+def outcomes(workers: int, cluster: str = "") -> list:
+    return sorted(play(JOBS, SETTING, workers, cluster), key=lambda outcome: outcome.seed)
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    assert outcomes(2) == outcomes(1)
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, requirements/cluster.txt")
+@pytest.mark.slow
+def test_a_cluster_finds_what_one_process_finds() -> None:
+    assert outcomes(2, "local") == outcomes(1)
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed here")
+def test_an_absent_ray_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"--cluster needs Ray, which cannot be imported; pip install .*\[cluster\]"):
+        outcomes(2, "auto")
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, requirements/cluster.txt")
+def test_an_absent_cluster_is_named() -> None:
+    with pytest.raises(ConfigError, match="no Ray cluster at 'auto'"):
+        outcomes(2, "auto")
