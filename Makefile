@@ -9,13 +9,14 @@ ifneq ($(AMENT_PREFIX_PATH),)
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 endif
 
-.PHONY: demo test soak lint setup clean clean-venv help
+.PHONY: demo test soak lint reference setup clean clean-venv help
 
 help:
 	@echo "make demo    five episodes in the simulated cell, with a video"
 	@echo "make test    all tests that this machine can run"
 	@echo "make soak    tests that take minutes"
 	@echo "make lint    ruff and mypy"
+	@echo "make reference  docs/reference from the code"
 	@echo "make setup   only the set-up that the others share"
 	@echo "make clean   remove what was built; clean-venv removes the environment too"
 
@@ -39,6 +40,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: setup
+	$(BIN)/python tools/make_reference.py
 
 clean:
 	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference page of the nodes: each is built and configured here, and asked what it has."""
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import rclpy
+from make_reference import MADE, quoted, row, table
+from rclpy.action import get_action_server_names_and_types_by_node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+
+from imagewam_ros.core.errors import GraphError
+from imagewam_ros.domain import private_domain
+from imagewam_ros.nodes.bringup_node import BringupConfig
+from imagewam_ros.nodes.doctor_node import DoctorConfig, DoctorNode
+from imagewam_ros.nodes.executor_node import ExecutorNode, ExecutorNodeConfig
+from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.nodes.policy_node import PolicyNode, PolicyNodeConfig
+from imagewam_ros.nodes.realsense_node import RealSenseNodeConfig
+from imagewam_ros.nodes.recorder_config import RecorderConfig
+from imagewam_ros.nodes.recorder_node import RecorderNode
+from imagewam_ros.nodes.sim_node import SimConfig, SimNode
+from imagewam_ros.nodes.teleop_node import TeleopConfig, TeleopNode
+from imagewam_ros.nodes.usb_camera_node import UsbCameraNode, UsbCameraNodeConfig
+
+ALL = """Every node publishes /diagnostics and takes `use_sim_time`; all but bringup have the services of a lifecycle
+node. Topics are those of the default parameters. The recorder subscribes to what it records when an episode starts,
+realsense publishes what usb_camera does and, with `enable_depth`, `camera/depth/image_rect_raw`."""
+EVERY_NODE = ("/rosout", "/parameter_events", "/diagnostics")
+EVERY_LIFECYCLE = ("state", "transition", "parameter", "type_description", "logger_level")
+
+
+class Blank:
+    """A video device that gives VGA and no frame."""
+
+    def isOpened(self) -> bool:  # noqa: N802
+        """Say that it is there."""
+        return True
+
+    def read(self) -> tuple[bool, Any]:
+        """Give nothing."""
+        return False, None
+
+    def get(self, propId: int) -> float:
+        """Answer OpenCV's questions about width, height and rate."""
+        return {3: 640.0, 4: 480.0, 5: 30.0}.get(propId, 0.0)
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+NODES: dict[str, tuple[type, Callable[[], ManagedNode] | None]] = {
+    "sim": (SimConfig, SimNode),
+    "policy": (PolicyNodeConfig, PolicyNode),
+    "executor": (ExecutorNodeConfig, ExecutorNode),
+    "recorder": (RecorderConfig, RecorderNode),
+    "teleop": (TeleopConfig, TeleopNode),
+    "doctor": (DoctorConfig, DoctorNode),
+    "usb_camera": (UsbCameraNodeConfig, lambda: UsbCameraNode(lambda _: Blank())),
+    "realsense": (RealSenseNodeConfig, None),
+    "bringup": (BringupConfig, None),
+}
+"""Config and maker of each node; without a maker only the parameters are shown."""
+
+
+def page() -> str:
+    """Topics, services, actions and parameters of every node, with the defaults of every parameter."""
+    lines = ["# Nodes", "", MADE]
+    lines += [ALL, ""]
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
+    with private_domain() as domain:
+        rclpy.init(domain_id=domain, args=[])
+        try:
+            for name, (config, make) in NODES.items():
+                lines += [f"## {name}", "", *(_connections(make) if make else ()), *_parameters(config), ""]
+        finally:
+            rclpy.try_shutdown()
+    return "\n".join(lines)
+
+
+def _connections(make: Callable[[], ManagedNode]) -> Iterator[str]:
+    node = make()
+    node.trigger_configure()
+    if node.complaint or node.diagnostics.message != "inactive":
+        raise GraphError(f"{node.get_name()} cannot be configured here: {node.diagnostics.message}")
+    yield from table("direction", "name", "type", "quality of service")
+    ends = (("publishes", node.publishers), ("subscribes to", node.subscriptions))
+    rows = [
+        row(verb, f"`{_relative(end.topic_name)}`", _kind(end.msg_type), _qos(end.qos_profile))
+        for verb, found in ends
+        for end in found
+        if end.topic_name not in EVERY_NODE and not end.topic_name.endswith("transition_event")
+    ]
+    rows += [
+        row(verb, f"`{_relative(end.srv_name)}`", _kind(end.srv_type), "")
+        for verb, found in (("serves", node.services), ("calls", node.clients))
+        for end in found
+        if not any(word in end.srv_name.rpartition("/")[2] for word in EVERY_LIFECYCLE)
+        and "/_action/" not in end.srv_name
+    ]
+    actions = get_action_server_names_and_types_by_node(node, node.get_name(), node.get_namespace())
+    rows += [row("serves", f"`{_relative(name)}`", kinds[0].replace("/action/", "/"), "") for name, kinds in actions]
+    yield from sorted(set(rows))
+    yield ""
+    node.halt("done")
+    node.destroy_node()
+
+
+def _relative(name: str) -> str:
+    return name if name == "/clock" else name.lstrip("/")
+
+
+def _kind(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}/{kind.__name__}"
+
+
+def _qos(profile: QoSProfile) -> str:
+    reliable = "reliable" if profile.reliability == QoSReliabilityPolicy.RELIABLE else "best effort"
+    latched = ", transient local" if profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL else ""
+    return f"{reliable}, {profile.depth}{latched}"
+
+
+def _parameters(config: type, prefix: str = "") -> Iterator[str]:
+    if not prefix:
+        yield from (inspect.getdoc(config) or "", "", *table("parameter", "default"))
+    for field in dataclasses.fields(config):
+        value = getattr(config(), field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _parameters(type(value), f"{prefix}{field.name}.")
+        else:
+            yield row(f"`{prefix}{field.name}`", quoted(value))
