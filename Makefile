@@ -9,11 +9,12 @@ ifneq ($(AMENT_PREFIX_PATH),)
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 endif
 
-.PHONY: demo test soak lint reference setup clean clean-venv help
+.PHONY: demo test test-rooms soak lint reference setup clean clean-venv help
 
 help:
 	@echo "make demo    five episodes in the simulated cell, with a video"
 	@echo "make test    all tests that this machine can run"
+	@echo "make test-rooms  the rooms without torch and ROS, on PYTHON=python3.10 or another"
 	@echo "make soak    tests that take minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make reference  docs/reference from the code"
@@ -32,6 +33,10 @@ test: export OMP_NUM_THREADS ?= 1
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ros and not slow and not soak and not hardware" $(ARGS)
 	$(BIN)/python -m pytest -m "(ros or slow) and not soak and not hardware" $(ARGS)
+
+test-rooms: export OMP_NUM_THREADS ?= 1
+test-rooms:
+	$(PYTHON) tools/test_rooms.py $(ARGS)
 
 soak: setup
 	$(BIN)/python -m pytest -m "soak and not hardware" $(ARGS)
