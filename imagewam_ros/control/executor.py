@@ -106,12 +106,12 @@ class Executor:
         elif self._state is not State.FAULTED:
             self._go(State.HOLDING, "deactivate", "deactivating; stopping the arms")
 
-    def hold(self, reason: str) -> None:
+    def hold(self, reason: str, trigger: str = "hold") -> None:
         """Stop softly and refuse chunks until `resume`."""
         if self._state in OBEYING and not self._latched:
             self._stop()
             self._latched = True
-            self._go(State.HOLDING, "hold", reason)
+            self._go(State.HOLDING, trigger, reason)
 
     def resume(self) -> None:
         """Accept chunks again after `hold`."""
@@ -119,12 +119,12 @@ class Executor:
             self._latched = False
             self._go(State.HOLDING, "resume", "resumed; waiting for a chunk")
 
-    def fault(self, reason: str) -> None:
+    def fault(self, reason: str, trigger: str = "fault") -> None:
         """Brake both arms at once and stay until `reset_fault`."""
         if self._state in OBEYING:
             self._stop()
             self._fault = reason
-            self._go(State.FAULTED, "fault", reason)
+            self._go(State.FAULTED, trigger, reason)
 
     def reset_fault(self) -> None:
         """Leave the fault. Raises ImageWamError while the arms still brake."""
@@ -169,7 +169,7 @@ class Executor:
         self._watchdog.note("controller", side, steady_ns)
         alarm = self._watchdog.strayed(errors or {})
         if alarm:
-            self.fault(alarm.reason)
+            self.fault(alarm.reason, "watchdog")
 
     # --- chunks ---
 
@@ -289,19 +289,19 @@ class Executor:
             self._track(joint_state)
         alarm = self._watchdog.check(steady_ns)
         if alarm and alarm.response is Response.FAULT:
-            self.fault(alarm.reason)
+            self.fault(alarm.reason, "watchdog")
         elif alarm:
-            self.hold(alarm.reason)
+            self.hold(alarm.reason, "watchdog")
 
     def _track(self, joint_state: JointState) -> None:
         try:
             measured = in_order(joint_state, self.embodiment)
         except EmbodimentMismatch as error:
-            self.fault(str(error))
+            self.fault(str(error), "watchdog")
             return
         alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
         if alarm:
-            self.fault(alarm.reason)
+            self.fault(alarm.reason, "watchdog")
 
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""

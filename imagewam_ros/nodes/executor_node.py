@@ -22,11 +22,10 @@ from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Source
 from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
-from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
-from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.control_thread import ControlThread
-from imagewam_ros.nodes.executor_report import agreement_text, diagnosis, travel_texts
+from imagewam_ros.nodes.executor_log import ExecutorLog
+from imagewam_ros.nodes.executor_report import Arrivals, agreement_text, diagnosis, travel_texts
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.outputs import KINDS, make_output
 from imagewam_ros.nodes.spin import run
@@ -74,7 +73,7 @@ class ExecutorNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("executor")
-        self._chunk: ActionChunk | None = None
+        self._arrivals = Arrivals(self.diagnostics.meter)
         self._told: tuple[State, str] | None = None
 
     def setup(self) -> None:
@@ -95,8 +94,7 @@ class ExecutorNode(ManagedNode):
             self.diagnostics.meter.sample("empty_loop_lateness_s", late_s)
         self._output = make_output(config.output, self, robot, config.control.stop_share)
         self._status_every = max(round(robot.control_rate_hz / config.status_rate_hz), 1)
-        self._commands_out = self.publisher(ExecutorCommandMsg, topics.COMMAND, qos.COMMAND_LOG)
-        self._status_out = self.publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
+        self._log = ExecutorLog(self, executor, config)
         self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
         self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold")))
@@ -113,7 +111,8 @@ class ExecutorNode(ManagedNode):
         """Hold the arms where they are and listen to chunks. Raises StaleObservation and GraphError."""
         if silent := self._output.silent_topics():
             raise GraphError(f"nobody listens to {', '.join(silent)}; are the controllers active?")
-        self._chunk, self._told = None, None
+        self._told = None
+        self._log.begin()
         gc.collect()
         gc.freeze()  # what lives now lives on; the collector need not look at it between two ticks
         topic = self.resolve_topic_name(topics.JOINT_STATES)
@@ -123,6 +122,7 @@ class ExecutorNode(ManagedNode):
         """Brake softly; nothing is sent after the arms rest."""
         self._thread.stop()
         gc.unfreeze()
+        self._log.changed(self._now_ns)
         self._publish_status()
         for side, text in travel_texts(self._executor.status.travel).items():
             self.get_logger().info(f"{side}: {text}")
@@ -130,7 +130,8 @@ class ExecutorNode(ManagedNode):
     def on_step(self, step: Step, now_ns: int, late_ns: int) -> None:
         """Send one sample, log it, and say what changed."""
         self._output.send(step.command)
-        self._commands_out.publish(messages.from_command(step.command, now_ns))
+        self._log.sent(step, now_ns)
+        self._arrivals.sent(self._now_ns)
         if self._shadow is not None:
             self._compare(self._shadow.sent(step.command) or {})
         self.diagnostics.meter.count("commands")
@@ -145,8 +146,8 @@ class ExecutorNode(ManagedNode):
         self.complain(reason)
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
-        chunk = messages.to_chunk(message)
-        self._thread.tell(partial(self.guarded(self._take), chunk))
+        heard_ns, chunk = self._now_ns, messages.to_chunk(message)
+        self._thread.tell(partial(self.guarded(self._take), chunk, heard_ns))
 
     def _on_joint_state(self, message: JointStateMsg) -> None:
         arms = messages.merge_joint_state(message, self._joints)
@@ -169,15 +170,18 @@ class ExecutorNode(ManagedNode):
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
-    def _take(self, chunk: ActionChunk) -> None:
+    def _take(self, chunk: ActionChunk, heard_ns: int) -> None:
         """Offer a chunk to the executor, or to the shadow; runs on the control thread."""
         if self._shadow is not None and chunk.source == Source.POLICY:
             self._shadow.chunk(chunk)
             return
-        verdict = self._executor.accept(chunk, self._now_ns)
+        now_ns = self._now_ns
+        verdict = self._executor.accept(chunk, now_ns)
         self.diagnostics.meter.count("accepted" if verdict.accepted else "refused")
+        self._log.judged(chunk, verdict, now_ns)
         if verdict.accepted:
-            self._chunk = chunk
+            if complaint := self._arrivals.accepted(chunk, heard_ns, now_ns):
+                self.get_logger().warning(complaint, throttle_duration_sec=1.0)
             return
         if self.is_active:
             self.get_logger().warning(f"refused chunk {chunk.sequence}: {verdict.reason}", throttle_duration_sec=1.0)
@@ -188,17 +192,20 @@ class ExecutorNode(ManagedNode):
         for side, found in agreement.items():
             self.diagnostics.meter.sample(f"{side}_agreement_rms_rad", found.rms)
             self.get_logger().info(f"shadow, {side} arm: {agreement_text(found)}")
+            self._log.agreement = {**self._log.agreement, side: found.rms}
 
     def _ask(self, request: Callable[[], None]) -> str:
-        self._thread.ask(request)
+        def answer() -> None:
+            request()
+            self._log.changed(self._now_ns)
+
+        self._thread.ask(answer)
         self._publish_status()
         return self._executor.status.reason
 
     def _publish_status(self) -> None:
-        status = self._executor.status
-        meter, now_ns = self.diagnostics.meter, self._now_ns
-        self._status_out.publish(messages.from_status(status, self._chunk, meter.rate("commands"), now_ns))
-        self.diagnostics.set(*diagnosis(status))
+        self._log.status(self._now_ns)
+        self.diagnostics.set(*diagnosis(self._executor.status))
 
 
 def main() -> int:

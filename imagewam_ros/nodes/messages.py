@@ -26,7 +26,7 @@ from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
-from imagewam_ros.msg import ExecutorStatus
+from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
 from imagewam_ros.sim.controllers import Trajectory
 
 ENCODINGS = ("rgb8", "bgr8")
@@ -273,7 +273,7 @@ STATES = {
     State.INACTIVE: ExecutorStatus.INACTIVE,
     State.HOLDING: ExecutorStatus.HOLDING,
     State.RUNNING: ExecutorStatus.ACTIVE,
-    State.TAKEOVER: ExecutorStatus.ACTIVE,
+    State.TAKEOVER: ExecutorStatus.TAKEOVER,
     State.FAULTED: ExecutorStatus.FAULTED,
 }
 
@@ -290,10 +290,29 @@ def from_status(status: Status, chunk: ActionChunk | None, rate_hz: float, time_
         limited_ticks=status.limited_ticks,
         late_ticks=status.late_ticks,
         rate_hz=rate_hz,
+        taken_over=list(status.taken_over),
+        braked_ticks=status.braked_ticks,
+        guarded_ticks=status.guarded_ticks,
+        starved_ticks=status.starved_ticks,
+        time_jumps=status.time_jumps,
+        arms=list(status.travel),
+        travel_predicted=[travel.predicted for travel in status.travel.values()],
+        travel_executed=[travel.executed for travel in status.travel.values()],
+        gripper_events=[travel.gripper_predicted for travel in status.travel.values()],
+        gripper_events_lost=[travel.gripper_lost for travel in status.travel.values()],
     )
     if chunk is not None:
         message.sequence, message.source, message.contract_hash = chunk.sequence, int(chunk.source), chunk.contract_hash
         message.remaining_s = max(chunk.due_ns(chunk.rows - 1) - status.nominal_ns, 0) / 1e9
+    message.header.stamp = to_time(time_ns)
+    return message
+
+
+def from_event(state: State, tick: int, trigger: str, reason: str, time_ns: int) -> ExecutorEvent:
+    """Return an event after `tick` that no chunk was judged in."""
+    message = ExecutorEvent(
+        tick=tick, trigger=trigger, state=STATES[state], reason=reason, source=ExecutorEvent.NO_CHUNK
+    )
     message.header.stamp = to_time(time_ns)
     return message
 

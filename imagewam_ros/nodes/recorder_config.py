@@ -38,7 +38,14 @@ class RecorderConfig:
     first_row_offset_periods: float = 1.0
     compressed: bool = False
     action_topic: str = topics.COMMAND
-    topics: tuple[str, ...] = (topics.CHUNK, topics.STATUS, topics.SIM_STATUS, topics.TELEOP_STATUS)
+    topics: tuple[str, ...] = (
+        topics.CHUNK,
+        topics.STATUS,
+        topics.EVENT,
+        topics.PARAMETERS,
+        topics.SIM_STATUS,
+        topics.TELEOP_STATUS,
+    )
     buttons: Buttons = field(default_factory=Buttons)
     recording: RecordingConfig = field(default_factory=RecordingConfig)
 
