@@ -66,6 +66,11 @@ COMMANDS = {
         "measure a part on this machine",
         "imagewam bench recorder --seconds 10 --json",
     ),
+    "replay": Command(
+        "imagewam_ros.replay",
+        "play a recorded run again, find the first divergence, recommend how to merge its chunks",
+        "imagewam replay episodes/episode_0 --json",
+    ),
     "doctor": Command(
         "imagewam_ros.doctor",
         "look a cell over before it moves: names, limits, streams, clocks, machine",

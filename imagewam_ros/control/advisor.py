@@ -21,11 +21,17 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, JointState
 
+SWEPT = ("rule", "execute_horizon", "latency_skip_s")
+"""Parameters of the executor that are swept."""
+
 HORIZONS = (0, 8, 16)
 SKIPS_S = (0.0, 0.05, 0.1)
 
 ENOUGH_TRAVEL = 0.97
 """Share of the best travel ratio that a recommended setting must reach."""
+
+LITTLE_TRAVEL = 0.8
+"""Where even the best setting executes less of the predicted travel, merging is not what is wrong."""
 
 
 class Arrival(NamedTuple):
@@ -49,6 +55,11 @@ class Recording:
             raise ConfigError("the recording holds no chunks; was policy/action_chunk recorded?")
         if any(b.time_ns < a.time_ns for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)):
             raise ConfigError("the recording's chunks are not in order of their arrival; sort them by receive time")
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the recording."""
+        return (self.end_ns - self.start_ns) * 1e-9
 
 
 class Played(NamedTuple):
@@ -120,6 +131,10 @@ class Trial(NamedTuple):
     held: float
     gripper_lost: int
 
+    def figures(self) -> dict[str, float]:
+        """Return the figures by name."""
+        return {name: float(getattr(self, name)) for name in ("travel", "stale", "roughness", "held", "gripper_lost")}
+
     def __str__(self) -> str:
         c = self.config
         return (
@@ -138,17 +153,29 @@ def sweep(
     skips_s: Iterable[float] = SKIPS_S,
 ) -> list[Trial]:
     """Try every combination of merge rule, execute horizon and latency skip on one recording."""
+    return [trial(robot, recording, config) for config in settings(base, rules, horizons, skips_s)]
+
+
+def settings(
+    base: "ExecutorConfig | None" = None,
+    rules: Iterable[str] = RULES,
+    horizons: Iterable[int] = HORIZONS,
+    skips_s: Iterable[float] = SKIPS_S,
+) -> list[ExecutorConfig]:
+    """Return every combination, and `base` itself where it is none of them."""
     base = base or ExecutorConfig()
-    settings = product(rules, horizons, skips_s)
-    configs = [replace(base, rule=r, execute_horizon=h, latency_skip_s=s) for r, h, s in settings]
-    return [_trial(robot, recording, config) for config in configs]
+    found = [
+        replace(base, rule=r, execute_horizon=h, latency_skip_s=s) for r, h, s in product(rules, horizons, skips_s)
+    ]
+    return found if base in found else [base, *found]
 
 
 class Advice(NamedTuple):
-    """The recommended setting and why."""
+    """The recommended setting and why; warning says what no setting mends."""
 
     trial: Trial
     reason: str
+    warning: str = ""
 
 
 def recommend(trials: Sequence[Trial]) -> Advice:
@@ -168,10 +195,16 @@ def recommend(trials: Sequence[Trial]) -> Advice:
         f"of {len(trials)} settings, {len(candidates)} reach {ENOUGH_TRAVEL:.0%} of the best travel ({best:.3f}) "
         "without holding more or losing more gripper events; this one is the smoothest of the least stale"
     )
-    return Advice(chosen, reason)
+    warning = "" if best >= LITTLE_TRAVEL else (
+        f"even the best setting executes {best:.0%} of the predicted travel. Where chunks move late, each is replaced "
+        "before it does: ask the policy less often (replan_period_s) or commit rows (sampling.chunking). Where rows "
+        "jitter, smoothing takes that out, and it is no loss"
+    )  # fmt: skip
+    return Advice(chosen, reason, warning)
 
 
-def _trial(robot: Embodiment, recording: Recording, config: ExecutorConfig) -> Trial:
+def trial(robot: Embodiment, recording: Recording, config: ExecutorConfig) -> Trial:
+    """Play the recording with one setting and say how it did."""
     played = play(robot, recording, config)
     positions = np.array([command.position for command in played.commands])
     times = np.array([command.nominal_ns for command in played.commands], dtype=np.int64)
