@@ -22,6 +22,7 @@ from imagewam_ros.core.errors import CheckpointError, ImageWamError
 from imagewam_ros.data.dataset import Rows
 from imagewam_ros.model import flow
 from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.protocol import JointBatch
 from imagewam_ros.training.lora import inject
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
@@ -134,14 +135,18 @@ def train_network(
 
 
 def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainConfig, seed: int) -> flow.Losses:
-    """Do one step and return its losses."""
-    step = progress.step
+    """Do one step on a batch of its own and return its losses."""
+    batch = part_of(samples.draw(rows, config, seed, progress.step), progress.team)
+    return learn(progress, batch, config, samples.contract.denoising.shift)
+
+
+def learn(progress: Progress, batch: JointBatch, config: TrainConfig, shift: float) -> flow.Losses:
+    """Do one step on `batch`, whose timesteps were drawn with `shift`, and return its losses before the step."""
     for group in progress.optimizer.param_groups:
-        group["lr"] = config.learning_rate * cosine(step, config.steps, config.warmup, config.floor)
-    batch = part_of(samples.draw(rows, config, seed, step), progress.team)
+        group["lr"] = config.learning_rate * cosine(progress.step, config.steps, config.warmup, config.floor)
     with torch.autocast(progress.team.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         output = progress.network.joint_forward(batch)
-    loss = flow.losses(output, batch, samples.contract.denoising.shift)
+    loss = flow.losses(output, batch, shift)
     progress.optimizer.zero_grad()
     loss.total.backward()
     trained = progress.trained
