@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ TOTALS = {
 }
 """Keys of /diagnostics, and what they are."""
 
+MIN_CHUNKS = 3
 PERCENTILES = ("p50", "p95", "p99", "max")
 
 
@@ -73,10 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print. Returns 0; figures judge nothing."""
-    for name in ("seconds", "width", "height", "camera_hz", "joint_hz"):
-        if not getattr(arguments, name) > 0:
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} must be positive, found {getattr(arguments, name)}; leave it away")
+    for name in ("seconds", "width", "height", "camera_hz", "joint_hz", "replan_ms", "chunk_ms"):
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must be positive, found {value}; leave it away")
+    if arguments.model != "stub" and (arguments.model_ms or arguments.chunk_ms):
+        option = "--model-ms" if arguments.model_ms else "--chunk-ms"
+        raise ConfigError(f"{option} is the stub's; leave it away with --model {arguments.model}")
     if arguments.chunk_ms is not None:
         result = compare(arguments)
         print(compare_table(result))
@@ -118,7 +122,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     rates = {}
     for name, model_ms in (("synchronous", 2 * arguments.chunk_ms), ("asynchronous", arguments.chunk_ms)):
         found = measure(arguments, model_ms, arguments.chunk_ms)
-        rates[name] = found["chunk_rate_hz"]
+        rates[name] = round(found["chunk_rate_hz"], 3)
     return {
         "chunk_ms": arguments.chunk_ms,
         "seconds": arguments.seconds,
@@ -228,8 +232,15 @@ def _result(load: Mapping[str, Any]) -> dict[str, Any]:
         "chunks": chunks,
         "chunks_dropped": chunks - accepted - refused,
         "chunks_refused": refused,
-        "chunk_rate_hz": chunks / load["seconds"],
+        "chunk_rate_hz": _rate_hz(load["ready_ns"]),
     }
+
+
+def _rate_hz(ready_ns: Sequence[int]) -> float:
+    """Chunks per second between the first and the last."""
+    if len(ready_ns) < MIN_CHUNKS:
+        raise GraphError(f"{len(ready_ns)} chunks came, {MIN_CHUNKS} at least make a rate; give more --seconds")
+    return (len(ready_ns) - 1) / (ready_ns[-1] - ready_ns[0]) * 1e9
 
 
 def _ms(text: str) -> dict[str, float]:

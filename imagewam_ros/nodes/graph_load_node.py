@@ -24,7 +24,7 @@ from std_msgs.msg import Float64MultiArray
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.schema import JointState
-from imagewam_ros.msg import ExecutorStatus
+from imagewam_ros.msg import ActionChunk, ExecutorStatus
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.pacing import SteadyPacer
 from imagewam_ros.nodes.spin import run
@@ -82,6 +82,8 @@ class GraphLoadNode(Node):
         self.create_subscription(ExecutorStatus, topics.STATUS, self._on_status, qos.STATUS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self._published = {"frames": 0, "joint_states": 0}
+        self._ready_ns: list[int] = []
+        self.create_subscription(ActionChunk, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)
         threading.Thread(target=self._move, daemon=True).start()
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -95,7 +97,7 @@ class GraphLoadNode(Node):
             print(END, flush=True)
             ended_s = time.monotonic()
             self._until(lambda: all(self._heard_s.get(name, 0) > ended_s + 1 for name in WATCHED), "no diagnostics")
-            found = {"published": self._published, "seconds": self._config.seconds, "said": self._said}
+            found = {"published": self._published, "ready_ns": self._ready_ns, "said": self._said}
             Path(self._config.out).write_text(json.dumps(found), encoding="utf8")
             self.exit_status = 0
         except GraphError as error:
@@ -132,6 +134,9 @@ class GraphLoadNode(Node):
         position = np.array(self._position)
         position[part] = messages.to_values(message)
         self._position = position
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        self._ready_ns.append(messages.stamp_ns(message.ready))
 
     def _on_status(self, message: ExecutorStatus) -> None:
         self._executor_state = message.state
