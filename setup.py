@@ -117,5 +117,5 @@ setup(
     data_files=[],
     setup_requires=["cmake>=3.22,<4", "ninja"] if SOURCED else requirements(f"ros-{DISTRO}-build"),
     install_requires=requirements("runtime") + ([] if SOURCED else requirements(f"ros-{DISTRO}")),
-    extras_require={name: requirements(name) for name in ("dev", "teleop", "cameras", "remote", "cluster")},
+    extras_require={name: requirements(name) for name in ("dev", "teleop", "cameras", "remote", "cluster", "quantised")},
 )

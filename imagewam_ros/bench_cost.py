@@ -11,7 +11,7 @@ action loop's reads of cached keys and values, both in bfloat16.
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from imagewam_ros.core.errors import ConfigError, unknown_name
 from imagewam_ros.model import factory, layouts
 from imagewam_ros.model.autoencoder import Flux2Codec, KlCodec, PackedKlCodec
 from imagewam_ros.model.flux2 import Flux2Config
-from imagewam_ros.model.mot import KeyValueCache
+from imagewam_ros.model.mot import buffers_of
 from imagewam_ros.model.omnigen2 import OmniGen2Config
 from imagewam_ros.model.ovis_condition import OvisCondition
 from imagewam_ros.model.ovis_u1 import OvisU1Config
@@ -109,13 +109,6 @@ def chunk_cost(model: str, layout: str, steps: int = 10) -> ChunkCost:
         _, phases["action loop"] = counter.cost(lambda: network.denoise(noise, cache, plan))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, phases)
-
-
-def buffers_of(cache: Any) -> list[Tensor]:
-    """Keys and values of a cache, or of both caches of a pair (Ovis-U1)."""
-    if isinstance(cache, KeyValueCache):
-        return [cache.keys, cache.values]
-    return [buffer for field in fields(cache) for buffer in buffers_of(getattr(cache, field.name))]
 
 
 def _condition(model: OvisCondition, ids: Tensor, image: Tensor) -> Context:

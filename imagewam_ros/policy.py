@@ -25,6 +25,7 @@ from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Instruction, PrefixCache
+from imagewam_ros.model.quantised import check_weights, quantise
 from imagewam_ros.model.sampler import Drawn, Sampler, SamplerConfig
 from imagewam_ros.model.wam import ImageWam
 
@@ -67,15 +68,20 @@ class Policy:
         robot: Embodiment | None = None,
         device: str = "cpu",
         sampling: SamplerConfig | None = None,
+        weights: str = "full",
     ) -> "Policy":
-        """Load a checkpoint directory, for `robot` when given.
+        """Load a checkpoint directory, for `robot` when given, with weights of `model.quantised.WEIGHTS`.
 
         Raises CheckpointError when it cannot be read and EmbodimentMismatch when it was made for
-        other joints or cameras, ConfigError when it speaks of poses and no robot is given.
+        other joints or cameras, ConfigError when it speaks of poses and no robot is given, or when
+        this machine cannot have such weights.
         """
+        check_weights(weights, torch.device(device))
         checkpoint = load_checkpoint(directory, device=device)
         if robot is not None:
             checkpoint.contract.check(robot)
+        if weights != "full":
+            quantise(checkpoint.model, checkpoint.contract, weights)
         checkpoint.model.network = packed(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
         space = space_of(checkpoint.contract, robot, checkpoint.statistics)

@@ -24,6 +24,7 @@ from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Context, PrefixCache
+from imagewam_ros.model.quantised import quantised
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
 
 PHASES = ("preprocess", "text", "vae", "prefill", "denoise", "rest")
@@ -43,6 +44,7 @@ class Case:
     device: torch.device
     dtype: torch.dtype
     denoiser: str = "sequential"
+    precision: str = "full"
     images: Mapping[str, Image] = field(init=False)
     cache: PrefixCache | None = None
 
@@ -55,7 +57,7 @@ class Case:
         vocabulary = self.weights.text.config.vocab_size
         self.ids = torch.from_numpy(rng.integers(0, vocabulary, (1, VALID_TOKENS))).to(self.device)
         grid = "bfloat16" if self.dtype == torch.bfloat16 else "float32"
-        self._network = network = packed(self.weights.network)
+        self._network = network = packed(quantised(self.weights.network, self.precision))
         times = Denoising(time_grid=grid)
         self.sampler = Sampler(network, times, HORIZON, SamplerConfig(denoiser=self.denoiser))
         self._chunked = {
@@ -125,7 +127,7 @@ def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dt
     """Run all schedules in turn. Raises ConfigError where memory does not suffice."""
     try:
         weights = build_weights(arguments.preset, LAYOUTS[arguments.layout], device, dtype)
-        case = Case(weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser)
+        case = Case(weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser, arguments.weights)
         schedules: dict[str, Run] = {"ours": case.ours}
         if arguments.chunking:
             schedules |= {"ours, frozen rows": case.frozen, "ours, guided": case.guided}
@@ -167,6 +169,7 @@ def _result(
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if gpu else "cpu",
         "denoiser": arguments.denoiser,
+        "weights": arguments.weights,
         "repeats": arguments.repeats,
         "ours_ms": round(best["ours"], 2),
         "peak_mb": round(_peak_bytes(device) / 1e6),
@@ -191,7 +194,7 @@ def _result(
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the times for a person."""
-    keys = ("preset", "layout", "dtype", "device", "threads", "repeats")
+    keys = ("preset", "layout", "dtype", "weights", "device", "threads", "repeats")
     lines = [", ".join(f"{key} {result[key]}" for key in keys)]
     lines.append(f"{'least wall ms of':<26}" + "".join(f"{name:>12}" for name in PHASES))
     runs: Mapping[str, list[Stopwatch]] = result["runs"]

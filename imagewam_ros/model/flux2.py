@@ -253,8 +253,8 @@ class DoubleBlock(nn.Module):
 
 
 def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
-    """Some rows of a linear layer's output; a wrapped layer (LoRA) is run as a whole, then cut."""
-    if type(layer) is nn.Linear:
+    """Some rows of a linear layer's output; a wrapped layer (LoRA, quantised) is run as a whole, then cut."""
+    if type(layer) is nn.Linear and type(layer.weight) is nn.Parameter:
         return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])
     if isinstance(layer, PackedLinear):
         return layer.rows(rows.start, rows.stop)(x)  # type: ignore[no-any-return]

@@ -15,7 +15,8 @@ The same layer code serves both. Source: docs/model.md, section 2.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -145,6 +146,13 @@ class KeyValueCache:
         self.keys[layer, :, :, self.prefix_length :] = heads.key
         self.values[layer, :, :, self.prefix_length :] = heads.value
         return attend(heads.query, self.keys[layer], self.values[layer], self.mask)
+
+
+def buffers_of(cache: Any) -> list[Tensor]:
+    """Keys and values of a cache, or of both caches of a pair (Ovis-U1)."""
+    if isinstance(cache, KeyValueCache):
+        return [cache.keys, cache.values]
+    return [buffer for field in fields(cache) for buffer in buffers_of(getattr(cache, field.name))]
 
 
 class CapturedMemory:

@@ -31,7 +31,7 @@ def packed(module: Module) -> Module:
 
 def can_pack(weight: Tensor) -> bool:
     """Tell whether this processor has the kernels for a weight like this one."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if type(weight) is not nn.Parameter or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     narrow = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return bool(weight.dtype == torch.float32 or narrow)

@@ -68,7 +68,12 @@ class InferenceThread:
 
 
 def load_policy(
-    checkpoint: str, robot: Embodiment, device: str, cpu_threads: int, sampling: SamplerConfig | None = None
+    checkpoint: str,
+    robot: Embodiment,
+    device: str,
+    cpu_threads: int,
+    sampling: SamplerConfig | None = None,
+    weights: str = "full",
 ) -> Policy:
     """Load a checkpoint for `robot` and infer once, so that the first chunk is no slower than the others.
 
@@ -76,7 +81,7 @@ def load_policy(
     """
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
-    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device), sampling)
+    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device), sampling, weights)
     warm_up(policy, robot)
     return policy
 

@@ -46,6 +46,7 @@ class PolicyNodeConfig:
 
     replan_period_s is the time between the observations of two chunks. seed is that of the first
     chunk after an instruction; the next ones count on. cpu_threads 0 leaves the choice to torch.
+    weights are full, or at lower precision: int8_weight_only, fp8_weight_only, fp8_dynamic.
     compressed subscribes to the compressed images. delay_quantile is the part of measured delays,
     from observation to the executor's next tick, that chunks are committed for (sampling.chunking).
     """
@@ -53,6 +54,7 @@ class PolicyNodeConfig:
     robot: str = "sim_cell"
     checkpoint: str = "tiny"
     device: str = "auto"
+    weights: str = "full"
     instruction: str = ""
     replan_period_s: float = 0.4
     seed: int = 0
@@ -113,7 +115,7 @@ class PolicyNode(ManagedNode):
 
     def load(self, config: PolicyNodeConfig, robot: Embodiment) -> Policy:
         """Load what infers; called on its thread."""
-        return load_policy(config.checkpoint, robot, config.device, config.cpu_threads, config.sampling)
+        return load_policy(config.checkpoint, robot, config.device, config.cpu_threads, config.sampling, config.weights)
 
     def start(self) -> None:
         """Infer from now on."""

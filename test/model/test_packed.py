@@ -27,7 +27,8 @@ CONFIGS = {
     "ovis_u1": OvisU1Config(hidden=24, heads=2, axes=(4, 4, 4), double=1, single=2, text_dim=16),
 }  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1)), reason="this processor has no packed kernels")
+WEIGHT = nn.Parameter(torch.zeros(1))
+pytestmark = pytest.mark.skipif(not can_pack(WEIGHT), reason="this processor has no packed kernels")
 
 
 def linear(bias=True):
