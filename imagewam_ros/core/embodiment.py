@@ -17,6 +17,9 @@ from imagewam_ros.core.schema import Floats, frozen
 
 UNITS = ("rad", "m")
 
+GRIPPERS = ("commands", "percent", "gripper_command", "parallel_gripper_command")
+"""Ways to a gripper: its controller's topic in m or in per cent of its range, or one of two actions of control_msgs."""
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -91,7 +94,7 @@ class Limits:
 class Embodiment:
     """A dual-arm robot with its cameras. Raises ConfigError when it contradicts itself.
 
-    urdf names its description in the package's urdf/ folder.
+    urdf names its description in the package's urdf/ folder; grippers is one of `GRIPPERS`.
     """
 
     name: str
@@ -100,10 +103,13 @@ class Embodiment:
     arms: tuple[Arm, ...]
     cameras: tuple[Camera, ...]
     urdf: str = "dual_arm.urdf.xacro"
+    grippers: str = "commands"
 
     def __post_init__(self) -> None:
         if [arm.side for arm in self.arms] != ["left", "right"]:
             raise ConfigError(f"arms must be left then right, found {[arm.side for arm in self.arms]}")
+        if self.grippers not in GRIPPERS:
+            raise ConfigError(unknown_name("grippers", self.grippers, GRIPPERS))
         if not 50 <= self.control_rate_hz <= 1000:
             raise ConfigError(f"control_rate_hz must be 50 to 1000, found {self.control_rate_hz}")
         for kind, names in (("joint", self.joint_names), ("camera", self.camera_names)):

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from functools import partial
@@ -69,6 +69,10 @@ class ControlThread:
         """The controllers of `arms` are there."""
         for arm in arms:
             self.tell(partial(self._executor.note_controller, arm, self._steady_ns()))
+
+    def hear_controller(self, arm: str, errors: Mapping[str, float]) -> None:
+        """The controller of an arm told its state: distances in rad from what it aims at."""
+        self.tell(partial(self._executor.note_controller, arm, self._steady_ns(), errors))
 
     def prepare(self, fifo_priority: int, cpu: int) -> None:
         """Give the thread real-time priority and a CPU of its own. Raises ConfigError when the system refuses."""

@@ -7,65 +7,32 @@ softly, and nothing is sent after the arms rest.
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_srvs.srv import SetBool, Trigger
 
-from imagewam_ros.control.executor import Executor, ExecutorConfig, State, Step
-from imagewam_ros.control.guard import Guard, GuardConfig
+from imagewam_ros.control.executor import Executor, State, Step
+from imagewam_ros.control.guard import Guard
 from imagewam_ros.control.shadow import Agreement, Shadow
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
+from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Source
 from imagewam_ros.kinematics.description import describe
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.control_thread import ControlThread
+from imagewam_ros.nodes.executor_config import ExecutorNodeConfig
 from imagewam_ros.nodes.executor_log import ExecutorLog
 from imagewam_ros.nodes.executor_report import Arrivals, agreement_text, diagnosis, travel_texts
+from imagewam_ros.nodes.grippers import make_grippers
 from imagewam_ros.nodes.lifecycle import ManagedNode
-from imagewam_ros.nodes.outputs import KINDS, make_output
+from imagewam_ros.nodes.outputs import make_output
 from imagewam_ros.nodes.spin import run
 
 LISTEN_S = 0.1
 """How often it is looked whether the controllers still listen."""
-
-
-@dataclass(frozen=True)
-class ExecutorNodeConfig:
-    """output names the controllers. real_time_factor is the usual speed of simulated time; it scales watchdogs.
-
-    joint_state_age_s is the oldest measurement to start from. fifo_priority 1 to 99 asks for
-    SCHED_FIFO, cpu pins the control thread; 0 and -1 leave them alone. guarded watches tool speed,
-    workspace and the distance of links by the bounds guard.*; a simulation may do without. shadow
-    compares the policy with whoever else moves the arms, and lets it move nothing.
-    control.* are the executor's own parameters.
-    """
-
-    robot: str = "sim_cell"
-    output: str = "forward"
-    real_time_factor: float = 1.0
-    joint_state_age_s: float = 0.5
-    status_rate_hz: float = 10.0
-    fifo_priority: int = 0
-    cpu: int = -1
-    shadow: bool = False
-    guarded: bool = True
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    control: ExecutorConfig = field(default_factory=ExecutorConfig)
-
-    def __post_init__(self) -> None:
-        if self.output not in KINDS:
-            raise ConfigError(unknown_name("output", self.output, KINDS))
-        if not 0.01 <= self.real_time_factor <= 20:
-            raise ConfigError(f"real_time_factor must be 0.01 to 20, found {self.real_time_factor}")
-        if not self.joint_state_age_s > 0 or not 1 <= self.status_rate_hz <= 50:
-            raise ConfigError("joint_state_age_s must be positive and status_rate_hz 1 to 50")
-        if not 0 <= self.fifo_priority <= 99:
-            raise ConfigError(f"fifo_priority must be 0 to 99, found {self.fifo_priority}")
 
 
 class ExecutorNode(ManagedNode):
@@ -92,7 +59,9 @@ class ExecutorNode(ManagedNode):
         self._thread.prepare(config.fifo_priority, config.cpu)
         for late_s in self._thread.measure_empty_loop():
             self.diagnostics.meter.sample("empty_loop_lateness_s", late_s)
-        self._output = make_output(config.output, self, robot, config.control.stop_share)
+        grippers = partial(make_grippers, config.grippers or robot.grippers, self, robot, config.gripper_effort)
+        share, tell = config.control.stop_share, self._thread.hear_controller
+        self._output = make_output(config.output, self, robot, share, grippers, tell)
         self._status_every = max(round(robot.control_rate_hz / config.status_rate_hz), 1)
         self._log = ExecutorLog(self, executor, config)
         self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)

@@ -45,6 +45,16 @@ def gripper(side: str) -> str:
     return f"{side}_gripper_controller/commands"
 
 
+def gripper_action(side: str) -> str:
+    """Action of a gripper's controller, as ros2_controllers names it."""
+    return f"{side}_gripper_controller/gripper_cmd"
+
+
+def controller_state(side: str) -> str:
+    """What an arm's trajectory controller tells of itself."""
+    return f"{side}_joint_trajectory_controller/controller_state"
+
+
 def camera_info(image_topic: str) -> str:
     """Topic of the intrinsics beside an image topic."""
     return f"{image_topic.rpartition('/')[0]}/camera_info"

@@ -57,6 +57,8 @@ def test_joint_refuses_nonsense(change: dict[str, object], text: str) -> None:
 def test_embodiment_refuses_contradictions(robot: Embodiment) -> None:
     with pytest.raises(ConfigError, match="arms must be left then right"):
         dataclasses.replace(robot, arms=robot.arms[::-1])
+    with pytest.raises(ConfigError, match="unknown grippers 'command'; did you mean 'commands'"):
+        dataclasses.replace(robot, grippers="command")
     with pytest.raises(ConfigError, match="control_rate_hz must be 50 to 1000, found 20"):
         dataclasses.replace(robot, control_rate_hz=20)
     with pytest.raises(ConfigError, match="camera named twice: head"):
