@@ -76,6 +76,11 @@ COMMANDS = {
         "look a cell over before it moves: names, limits, streams, clocks, machine",
         "imagewam doctor --robot sim_cell --policy tiny",
     ),
+    "preview": Command(
+        "imagewam_ros.preview",
+        "show the goal images that a policy imagines beside what came",
+        "imagewam preview --policy tiny --episodes 5 --out preview.png",
+    ),
     "import": Command(
         "imagewam_ros.importer",
         "turn an official ImageWAM checkpoint into a checkpoint directory",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
@@ -58,7 +59,7 @@ class Policy:
         self._cache: PrefixCache | None = None
         self._sequence = 0
         self.preprocess_s = 0.0
-        """Part of the last inference that made pixels of the images; on a GPU until that was queued."""
+        """Part of the last inference that made inputs of the observation; on a GPU until that was queued."""
         self._sampler = Sampler(model.network, contract.denoising, contract.horizon, sampling or SamplerConfig(), clock)
 
     @classmethod
@@ -137,15 +138,29 @@ class Policy:
             inference_s=self._clock() - start,
         )
 
+    @property
+    def model(self) -> ImageWam:
+        """The network with its encoders, for tools that look inside."""
+        return self._model
+
+    def inputs(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """What the model sees of an observation: pixels (1, 3, H, W) in [-1, 1] and state (1, P), normalised."""
+        pixels = mosaic_pixels(observation.images, self.contract.mosaic, self._device)
+        state = self._state.forward(self._space.state(observation.positions))
+        return pixels, torch.as_tensor(state, dtype=torch.float32, device=self._device)[None]
+
+    @torch.inference_mode()
+    def encoded(self, text: str) -> Instruction:
+        """An instruction as the model reads it; the running one stays encoded. Raises ConfigError when too long."""
+        return self._instructions.get(text) or self._model.encode_instruction(text)
+
     @torch.inference_mode()
     def _denoise(self, observation: Observation, seed: int, start: float, committed: Committed | None) -> Drawn:
         before = time.perf_counter()
-        pixels = mosaic_pixels(observation.images, self.contract.mosaic, self._device)
+        pixels, proprio = self.inputs(observation)
         self.preprocess_s = time.perf_counter() - before
-        state = self._state.forward(self._space.state(observation.positions))
-        proprio = torch.as_tensor(state, dtype=torch.float32, device=self._device)
         instruction = self._instructions[observation.instruction]
-        cache = self._model.prefill(pixels, proprio[None], instruction, self._sampler.plan, self._cache)
+        cache = self._model.prefill(pixels, proprio, instruction, self._sampler.plan, self._cache)
         self._cache = self._sampler.room(cache)
         return self._sampler.draw(seed, self._cache, start, committed)
 
