@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from imagewam_ros.core.schema import ActionChunk, Observation
 from imagewam_ros.model.device import choose_device
 from imagewam_ros.model.sampler import SamplerConfig
 from imagewam_ros.policy import Policy
+
+T = TypeVar("T")
 
 
 class InferenceThread:
@@ -51,6 +54,10 @@ class InferenceThread:
             lambda: take(self.policy.infer(observation, seed, running=running, delay_ns=delay_ns))
         )
         self._pending.add_done_callback(lambda _: wake())
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Do a piece of other work after what is running."""
+        return self._pool.submit(work)
 
     def settle(self) -> None:
         """Wait until nothing runs."""

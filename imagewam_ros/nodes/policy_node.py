@@ -27,6 +27,7 @@ from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.nodes import message_filters, messages, parameters, qos, topics
 from imagewam_ros.nodes.chunk_trace import ChunkTrace, DelayWatch, Received
 from imagewam_ros.nodes.diagnostics import OK
+from imagewam_ros.nodes.goal_preview import Gap, GoalPreviewServer
 from imagewam_ros.nodes.inference import InferenceThread, load_policy
 from imagewam_ros.nodes.instructions import Instructions
 from imagewam_ros.nodes.lifecycle import ManagedNode
@@ -110,6 +111,7 @@ class PolicyNode(ManagedNode):
         self.every(WATCH_S, self._watch)
         self._instructions = Instructions(partial(self._inference.instruct, wake=self._done.trigger), self._on_change)
         self._runs = RunPolicyServer(self, self._instructions)
+        self._previews = GoalPreviewServer(self, self._inference, self._sync, self._instructions, self._gap)
         self.cleanup.callback(parameters.on_change(self, config, self._change))
         self._instructions.begin(config.instruction, config.seed)
 
@@ -132,6 +134,7 @@ class PolicyNode(ManagedNode):
     def stop(self, reason: str) -> None:
         """End a run and wait for the running inference; its chunk is not published."""
         self._runs.end(f"the policy stopped: {reason}")
+        self._previews.end(f"the policy stopped: {reason}")
         self._inference.outcome()
         gc.unfreeze()
 
@@ -161,8 +164,7 @@ class PolicyNode(ManagedNode):
         wanted = self._instructions
         if not self.is_active or not wanted.text or wanted.changing or self._inference.busy:
             return
-        after_ns = max(round(self._config.replan_period_s * 1e9) - self._half_frame_ns, 0)
-        if self._sync.newest(self._last_ns + after_ns if self._last_ns >= 0 else -1) is None:
+        if self._sync.newest(self._due_ns) is None:
             return
         paired_ns, self._arrived_ns = self._now_ns, 0
         observation = self._sync.observation(paired_ns, wanted.text, wanted.number)
@@ -200,6 +202,17 @@ class PolicyNode(ManagedNode):
     def _on_change(self) -> None:
         """Another instruction: its first chunk is due now and continues none."""
         self._last_ns, self._running = -1, None
+
+    @property
+    def _due_ns(self) -> int:
+        """Earliest stamp of the next chunk's observation."""
+        after_ns = max(round(self._config.replan_period_s * 1e9) - self._half_frame_ns, 0)
+        return self._last_ns + after_ns if self._last_ns >= 0 else -1
+
+    def _gap(self) -> Gap:
+        """Time that is left for something else."""
+        left_ns = self._due_ns - self._now_ns if self._instructions.text else None
+        return Gap(left_ns, round(self._running.inference_s * 1e9) if self._running else 0)
 
     @property
     def _now_ns(self) -> int:
