@@ -11,7 +11,7 @@ import gc
 import sys
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
@@ -32,7 +32,7 @@ from imagewam_ros.nodes.inference import InferenceThread, load_policy
 from imagewam_ros.nodes.instructions import Instructions
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.run_policy import RunPolicyServer
-from imagewam_ros.nodes.spin import leave, run
+from imagewam_ros.nodes.spin import run
 from imagewam_ros.policy import Policy
 from imagewam_ros.srv import SetInstruction
 
@@ -228,6 +228,6 @@ class PolicyNode(ManagedNode):
             self.diagnostics.set(OK, f"instruction {self._instructions.number}: {self._instructions.text or 'none'}")
 
 
-def main() -> NoReturn:
+def main() -> int:
     """Run the node."""
-    leave(run(PolicyNode))
+    return run(PolicyNode)

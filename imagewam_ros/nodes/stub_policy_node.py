@@ -7,7 +7,7 @@ Contract, statistics, pairing, preprocessing and publishing are real; prefill an
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from imagewam_ros.model.protocol import Instruction, Plan
 from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.nodes.inference import warm_up
 from imagewam_ros.nodes.policy_node import PolicyNode, PolicyNodeConfig
-from imagewam_ros.nodes.spin import leave, run
+from imagewam_ros.nodes.spin import run
 from imagewam_ros.policy import Policy
 
 
@@ -93,6 +93,6 @@ class StubPolicyNode(PolicyNode):
         return policy
 
 
-def main() -> NoReturn:
+def main() -> int:
     """Run the node."""
-    leave(run(StubPolicyNode))
+    return run(StubPolicyNode)

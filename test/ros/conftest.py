@@ -118,7 +118,8 @@ def spawn(domain: int, tmp_path: Path) -> Iterator[Spawn]:
     running: list[Process] = []
 
     def start(module: str, *ros_args: str, **parameters: object) -> Process:
-        command = [sys.executable, "-c", f"from {module} import main; raise SystemExit(main())", "--ros-args"]
+        code = f"from {module} import main; from imagewam_ros.nodes.spin import leave; leave(main())"
+        command = [sys.executable, "-c", code, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name.replace('__', '.')}:={text}"]
