@@ -17,6 +17,9 @@ JUMP = 1e-6
 
 LATENCIES_S = (0.1, 0.2)
 
+LATE = (0.5, 0.56, 0.65, 0.75, 0.8)
+"""Shares of a chunk's travel in its second half that are drawn."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the benchmark to `parser`."""
@@ -65,20 +68,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plot_travel(robot: Embodiment, path: Path) -> None:
-    """Draw predicted travel, what the executor makes of it, and what replanning from row 0 does."""
+    """Draw the travel of late-moving chunks over time, and over how late they move."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ours, theirs = travel.through_executor(robot), travel.replan_from_row_zero()
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="time, s", ylabel="travel of one joint, rad")
-    axes.plot(ours.time_s, ours.promised, "k--", lw=1, label="predicted (demonstration)")
-    axes.plot(ours.time_s, ours.travelled, label=f"executor, default parameters: {ours.ratio:.0%}")
-    axes.plot(theirs.time_s, theirs.travelled, label=f"wait, play rows 0 to 7, ask again: {theirs.ratio:.0%}")
-    axes.set_title("Chunks with 56 % of their travel in the second half, inference 0.23 s", fontsize=10)
-    axes.legend(loc="upper left")
-    axes.grid(alpha=0.3)
+    over_time, over_share = figure.subplots(1, 2)
+    over_time.plot(ours.time_s, ours.promised, "k--", lw=1, label="predicted (demonstration)")
+    over_time.plot(ours.time_s, ours.travelled, label=f"executor, default parameters: {ours.ratio:.0%}")
+    over_time.plot(theirs.time_s, theirs.travelled, label=f"wait, play rows 0 to 7, ask again: {theirs.ratio:.0%}")
+    over_time.set(xlabel="time, s", ylabel="travel of one joint, rad")
+    over_time.set_title("56 % of each chunk's travel in its second half, inference 0.23 s", fontsize=10)
+    for every, style in ((travel.EVERY, "C0-o"), (12, "C2-s"), (15, "C4-^")):
+        cases = [travel.through_executor(robot, first_half=1 - late, every=every).ratio for late in LATE]
+        over_share.plot(LATE, cases, style, ms=4, label=f"executor, asked every {every} rows")
+    loop = [travel.replan_from_row_zero(1 - late).ratio for late in LATE]
+    over_share.plot(LATE, loop, "C1-x", ms=4, label="wait, play rows 0 to 7, ask again")
+    over_share.axvline(1 - travel.FIRST_HALF, color="k", ls=":", lw=1, label="the field report")
+    over_share.set(xlabel="share of a chunk's travel in its second half", ylabel="executed / predicted", ylim=(0, 1.15))
+    over_share.set_title("How late the policy may move", fontsize=10)
+    for axes in (over_time, over_share):
+        axes.legend(loc="lower left" if axes is over_share else "upper left", fontsize=8)
+        axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

@@ -48,9 +48,13 @@ def profile(first_half: float = FIRST_HALF) -> Floats:
 
 
 def through_executor(
-    robot: Embodiment, config: "ExecutorConfig | None" = None, first_half: float = FIRST_HALF, duration_s: float = 10.0
+    robot: Embodiment,
+    config: "ExecutorConfig | None" = None,
+    first_half: float = FIRST_HALF,
+    duration_s: float = 10.0,
+    every: int = EVERY,
 ) -> Case:
-    """Play the late-moving policy through the executor; it is asked every `EVERY` periods."""
+    """Play the late-moving policy through the executor; it is asked every `every` periods of its rows."""
     executor, share = Executor(robot, config), profile(first_half)
     middle = (robot.limits.lower + robot.limits.upper) / 2
     start = np.where(robot.gripper_mask, middle, robot.limits.lower + 0.05)
@@ -60,7 +64,7 @@ def through_executor(
     positions, flight, position = [start], list[tuple[int, ActionChunk]](), start
     for tick in range(1, int(duration_s * 1e9 / tick_ns)):
         now_ns = tick * tick_ns
-        if now_ns // (EVERY * period_ns) > (now_ns - tick_ns) // (EVERY * period_ns) or tick == 1:
+        if now_ns // (every * period_ns) > (now_ns - tick_ns) // (every * period_ns) or tick == 1:
             rows = position + share[:, None] * travel
             chunk = ActionChunk(now_ns, period_ns, robot.joint_names, rows, first_row_offset_periods=0.0)
             flight.append((now_ns + round(LATENCY_S * 1e9), chunk))

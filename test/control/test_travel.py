@@ -25,3 +25,9 @@ def test_the_executor_travels_what_was_predicted(robot: Embodiment) -> None:
     case = travel.through_executor(robot)
     assert 0.95 <= case.ratio <= 1.02
     assert (np.diff(case.travelled) > -1e-4).all()
+
+
+def test_chunks_that_move_far_later_want_to_be_asked_for_less_often(robot: Embodiment) -> None:
+    often, seldom = (travel.through_executor(robot, first_half=0.25, every=every).ratio for every in (8, 15))
+    assert often < 0.7, "what a policy says from halfway is that the arm was too fast"
+    assert 0.95 <= seldom <= 1.05
