@@ -160,7 +160,14 @@ def command(process: Process, values: Mapping[str, Value]) -> list[str]:
     """Return the words that start a process. Raises GraphError when it is not installed."""
     script = [sys.executable] if process.package == PACKAGE else []
     said = [*script, str(executable(process.executable, process.package)), *words(process), "--ros-args"]
-    said += ["--log-level", str(values["log_level"]), "-r", f"__node:={process.name}"]
+    said += [
+        "--log-level",
+        str(values["log_level"]),
+        "--enclave",
+        enclave(process.name),
+        "-r",
+        f"__node:={process.name}",
+    ]
     namespace = str(values["namespace"]).strip("/")
     if namespace:
         said += ["-r", f"__ns:=/{namespace}"]
@@ -169,6 +176,11 @@ def command(process: Process, values: Mapping[str, Value]) -> list[str]:
     for name, value in parameters(process, values).items():
         said += ["-p", f"{name}:={json.dumps(value)}"]
     return said
+
+
+def enclave(name: str) -> str:
+    """Return the identity of a process where SROS2 is in use; it means nothing elsewhere."""
+    return f"/cell/{name}"
 
 
 def executable(name: str, package: str = PACKAGE) -> Path:

@@ -47,6 +47,7 @@ from imagewam_ros.graph import (
     require_packages,
     settings,
 )
+from imagewam_ros.supervisor import enclave
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
@@ -86,7 +87,7 @@ def declare(argument: Argument) -> DeclareLaunchArgument:
 
 
 def node(process: Process) -> Node:
-    profile = file("fastdds/shm8.xml")
+    profile, level = file("fastdds/shm8.xml"), LaunchConfiguration("log_level")
     words = [file(word.path) if isinstance(word, Share) else word for word in process.words]
     return Node(
         package=process.package,
@@ -95,7 +96,7 @@ def node(process: Process) -> Node:
         namespace=LaunchConfiguration("namespace"),
         parameters=[{"use_sim_time": value(Ref("use_sim_time"))}, {k: value(v) for k, v in process.parameters.items()}],
         remappings=list(process.remappings),
-        arguments=[*words, "--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        arguments=[*words, "--ros-args", "--log-level", level, "--enclave", enclave(process.name)],
         additional_env={profile_variable(): profile} if process.publishes_images else None,
         condition=condition(process),
         on_exit=lambda event, _context: consequence(process, event),

@@ -212,8 +212,9 @@ def test_the_command_line_says_all_to_ros(make: Make) -> None:
         "n", str(make("a", POLITE).executable), Death.ENDS_GRAPH, {"list": ("x", "y"), "text": "1"}, (("o", "t"),)
     )
     words = command(process, values)[2:]
-    assert words[:7] == ["--ros-args", "--log-level", "warn", "-r", "__node:=n", "-r", "__ns:=/cell"]
-    assert words[7:] == ["-r", "o:=t", "-p", "use_sim_time:=false", "-p", 'list:=["x", "y"]', "-p", 'text:="1"']
+    assert words[:5] == ["--ros-args", "--log-level", "warn", "--enclave", "/cell/n"]
+    assert words[5:9] == ["-r", "__node:=n", "-r", "__ns:=/cell"]
+    assert words[9:] == ["-r", "o:=t", "-p", "use_sim_time:=false", "-p", 'list:=["x", "y"]', "-p", 'text:="1"']
 
 
 def test_programs_of_other_packages_run_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,8 @@ def test_programs_of_other_packages_run_by_themselves(tmp_path: Path, monkeypatc
     program.touch()
     said = command(rviz, values)
     assert said[:2] == [str(program), "-d"]
-    assert said[3:] == ["--ros-args", "--log-level", "info", "-r", "__node:=rviz", "-p", "use_sim_time:=false"]
+    assert said[3:6] == ["--ros-args", "--log-level", "info"]
+    assert said[8:] == ["-r", "__node:=rviz", "-p", "use_sim_time:=false"]
 
 
 def test_loopback_is_the_default_and_the_site_may_differ() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/reference from the code: commands, interfaces, nodes, and what each room offers.
+"""Write docs/reference from the code: commands, interfaces, nodes, and what each room offers; and the policy for SROS2.
 
     .venv/bin/python tools/make_reference.py            writes all pages
     .venv/bin/python tools/make_reference.py --check    exit code 1 and the names of pages that are out of date
@@ -17,7 +17,6 @@ from pathlib import Path
 from imagewam_ros import cli, graph
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "docs" / "reference"
 ROOMS = ("core", "model", "kinematics", "control", "teleop", "data", "sim", "cameras", "training", "evaluation")
 MADE = "Made by `make reference` from the code; do not edit.\n"
 
@@ -27,28 +26,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/reference from the code.")
     parser.add_argument("--check", action="store_true", help="write nothing, name the pages that are out of date")
     check = parser.parse_args().check
-    old = [name for name, make in pages().items() if not up_to_date(FOLDER / name, make(), write=not check)]
-    print("\n".join(f"{'out of date' if check else 'written'}: docs/reference/{name}" for name in old) or "up to date")
+    old = [name for name, make in pages().items() if not up_to_date(ROOT / name, make(), write=not check)]
+    print("\n".join(f"{'out of date' if check else 'written'}: {name}" for name in old) or "up to date")
     return int(check and bool(old))
 
 
 def pages() -> dict[str, Callable[[], str]]:
-    """Return the makers of all pages by file name."""
-    import reference_nodes  # beside this file; needs rclpy
+    """Return the makers of all files by path."""
+    import access_policy  # beside this file; both need rclpy
+    import reference_nodes
 
-    return {**still_pages(), "nodes.md": reference_nodes.page}
+    live = {"docs/reference/nodes.md": reference_nodes.page, "config/security/cell.policy.xml": access_policy.policy}
+    return {**still_pages(), **live}
 
 
 def still_pages() -> dict[str, Callable[[], str]]:
     """Return the makers of the pages that need no ROS."""
-    return {"commands.md": commands, "interfaces.md": interfaces, "api.md": api}
+    makers = {"commands": commands, "interfaces": interfaces, "api": api}
+    return {f"docs/reference/{name}.md": make for name, make in makers.items()}
 
 
 def up_to_date(path: Path, text: str, *, write: bool) -> bool:
     """Tell whether a page holds `text`; with `write` make it so."""
     same = path.is_file() and path.read_text(encoding="utf8") == text
     if write and not same:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf8")
     return same
 

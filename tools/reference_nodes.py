@@ -5,7 +5,8 @@ import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import rclpy
 from make_reference import MADE, quoted, row, table
@@ -30,7 +31,15 @@ ALL = """Every node publishes /diagnostics and takes `use_sim_time`; all but bri
 node. Topics are those of the default parameters. The recorder subscribes to what it records when an episode starts,
 realsense publishes what usb_camera does and, with `enable_depth`, `camera/depth/image_rect_raw`."""
 EVERY_NODE = ("/rosout", "/parameter_events", "/diagnostics")
-EVERY_LIFECYCLE = ("state", "transition", "parameter", "type_description", "logger_level")
+EVERY_LIFECYCLE = (
+    "_state",
+    "_states",
+    "_transitions",
+    "transition_event",
+    "_parameters",
+    "parameter_types",
+    "type_description",
+)
 
 
 class Blank:
@@ -66,55 +75,65 @@ NODES: dict[str, tuple[type, Callable[[], ManagedNode] | None]] = {
 """Config and maker of each node; without a maker only the parameters are shown."""
 
 
+class End(NamedTuple):
+    """One thing that a node publishes, subscribes to, serves or calls."""
+
+    verb: str
+    name: str
+    kind: str
+    qos: str = ""
+
+
 def page() -> str:
     """Topics, services, actions and parameters of every node, with the defaults of every parameter."""
-    lines = ["# Nodes", "", MADE]
-    lines += [ALL, ""]
+    lines = ["# Nodes", "", MADE, ALL, ""]
+    for name, (config, _) in NODES.items():
+        shown = sorted({row(e.verb, f"`{e.name}`", e.kind, e.qos) for e in ends().get(name, ()) if _is_ours(e.name)})
+        head = table("direction", "name", "type", "quality of service")
+        lines += [f"## {name}", "", *((*head, *shown, "") if shown else ()), *_parameters(config), ""]
+    return "\n".join(lines)
+
+
+@cache
+def ends() -> dict[str, tuple[End, ...]]:
+    """Configure every node and ask for its ends; names are relative, but for those of the whole graph."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
     with private_domain() as domain:
         rclpy.init(domain_id=domain, args=[])
         try:
-            for name, (config, make) in NODES.items():
-                lines += [f"## {name}", "", *(_connections(make) if make else ()), *_parameters(config), ""]
+            return {name: tuple(_ends(make())) for name, (_, make) in NODES.items() if make}
         finally:
             rclpy.try_shutdown()
-    return "\n".join(lines)
 
 
-def _connections(make: Callable[[], ManagedNode]) -> Iterator[str]:
-    node = make()
+def _ends(node: ManagedNode) -> Iterator[End]:
     node.trigger_configure()
-    if node.complaint or node.diagnostics.message != "inactive":
+    if node.diagnostics.message != "inactive":
         raise GraphError(f"{node.get_name()} cannot be configured here: {node.diagnostics.message}")
-    yield from table("direction", "name", "type", "quality of service")
-    ends = (("publishes", node.publishers), ("subscribes to", node.subscriptions))
-    rows = [
-        row(verb, f"`{_relative(end.topic_name)}`", _kind(end.msg_type), _qos(end.qos_profile))
-        for verb, found in ends
-        for end in found
-        if end.topic_name not in EVERY_NODE and not end.topic_name.endswith("transition_event")
-    ]
-    rows += [
-        row(verb, f"`{_relative(end.srv_name)}`", _kind(end.srv_type), "")
-        for verb, found in (("serves", node.services), ("calls", node.clients))
-        for end in found
-        if not any(word in end.srv_name.rpartition("/")[2] for word in EVERY_LIFECYCLE)
-        and "/_action/" not in end.srv_name
-    ]
-    actions = get_action_server_names_and_types_by_node(node, node.get_name(), node.get_namespace())
-    rows += [row("serves", f"`{_relative(name)}`", kinds[0].replace("/action/", "/"), "") for name, kinds in actions]
-    yield from sorted(set(rows))
-    yield ""
+    for verb, topics in (("publishes", node.publishers), ("subscribes to", node.subscriptions)):
+        for end in topics:
+            yield End(verb, _relative(end.topic_name), _kind(end.msg_type), _qos(end.qos_profile))
+    for verb, services in (("serves", node.services), ("calls", node.clients)):
+        for end in services:
+            yield End(verb, _relative(end.srv_name), _kind(end.srv_type))
+    for name, kinds in get_action_server_names_and_types_by_node(node, node.get_name(), node.get_namespace()):
+        yield End("serves", _relative(name), kinds[0])
     node.halt("done")
     node.destroy_node()
 
 
+def _is_ours(name: str) -> bool:
+    leaf = name.rpartition("/")[2]
+    return name not in EVERY_NODE and not any(word in leaf for word in EVERY_LIFECYCLE)
+
+
 def _relative(name: str) -> str:
-    return name if name == "/clock" else name.lstrip("/")
+    return name if name in (*EVERY_NODE, "/clock") else name.lstrip("/")
 
 
 def _kind(kind: type) -> str:
-    return f"{kind.__module__.partition('.')[0]}/{kind.__name__}"
+    package, folder = kind.__module__.split(".")[:2]
+    return f"{package}/{folder}/{kind.__name__}"
 
 
 def _qos(profile: QoSProfile) -> str:
