@@ -128,11 +128,13 @@ class ControlThread:
             self._ended = None
 
     def close(self) -> None:
-        """End the thread."""
-        self.stop()
-        self._pool.shutdown(wait=False)
-        if self._gate is not None:
-            self._gate.close()
+        """End the thread. Raises what `stop` raises, after that."""
+        try:
+            self.stop()
+        finally:
+            self._pool.shutdown(wait=False)
+            if self._gate is not None:
+                self._gate.close()
 
     @property
     def _ticking(self) -> bool:

@@ -32,19 +32,22 @@ from imagewam_ros.nodes.spin import run
 BEGIN, END = "load begins", "load ends"
 """Lines that mark the measured stretch in the output."""
 PICTURES = 8
-PATIENCE_S = 60.0
 SLACK_NS = 50_000_000
 WATCHED = ("policy", "executor")
 
 
 @dataclass(frozen=True)
 class GraphLoadConfig:
-    """Publish the robot's cameras at their sizes and rates for `seconds`, and joints at joint_hz; write to `out`."""
+    """Publish the robot's cameras at their sizes and rates for `seconds`, and joints at joint_hz; write to `out`.
+
+    patience_s is how long the others may take to come up, and to say what they saw.
+    """
 
     robot: str = "sim_cell"
     seconds: float = 10.0
     joint_hz: float = 200.0
     out: str = "load.json"
+    patience_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.joint_hz <= 0:
@@ -96,7 +99,10 @@ class GraphLoadNode(Node):
             self._look()
             print(END, flush=True)
             ended_s = time.monotonic()
-            self._until(lambda: all(self._heard_s.get(name, 0) > ended_s + 1 for name in WATCHED), "no diagnostics")
+            self._until(
+                lambda: all(self._heard_s.get(name, 0) > ended_s + 1 for name in WATCHED),
+                "policy and executor say nothing",
+            )
             found = {"published": self._published, "ready_ns": self._ready_ns, "said": self._said}
             Path(self._config.out).write_text(json.dumps(found), encoding="utf8")
             self.exit_status = 0
@@ -149,10 +155,10 @@ class GraphLoadNode(Node):
                 self._said[name], self._heard_s[name] = found, time.monotonic()
 
     def _until(self, condition: Callable[[], bool], complaint: str) -> None:
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._config.patience_s
         while not condition():
             if time.monotonic() > end:
-                raise GraphError(f"{complaint} (waited {PATIENCE_S:.0f} s)")
+                raise GraphError(f"{complaint} (waited {self._config.patience_s:.0f} s)")
             time.sleep(0.05)
 
 

@@ -33,7 +33,6 @@ ARM_TOPIC = "arm/joint_states"
 PICTURES = 8
 """Different noise images that are published in turn."""
 
-PATIENCE_S = 30.0
 SETTLED_S = 1.5
 """A recorder that wrote nothing for so long, three of its reports, has taken everything."""
 
@@ -43,7 +42,7 @@ BEGIN, END = "load begins", "load ends"
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """What to publish, for how long, and where to write the counts (a JSON file)."""
+    """What to publish, for how long, how long to wait for the recorder, and where to write the counts (a JSON file)."""
 
     robot: str = "sim_cell"
     seconds: float = 10.0
@@ -52,6 +51,7 @@ class LoadConfig:
     camera_hz: float = 30.0
     joint_hz: float = 200.0
     out: str = "load.json"
+    patience_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.width < 1 or self.height < 1 or self.camera_hz <= 0 or self.joint_hz <= 0:
@@ -134,7 +134,7 @@ class LoadNode(Node):
 
     def _settle(self) -> None:
         """Wait until the recorder takes nothing more: what is on its way belongs to the episode."""
-        end, known = time.monotonic() + PATIENCE_S, -1
+        end, known = time.monotonic() + self._config.patience_s, -1
         while time.monotonic() < end and known != self._written:
             known = self._written
             time.sleep(SETTLED_S)
@@ -173,10 +173,10 @@ class LoadNode(Node):
         return answer
 
     def _until(self, condition: Callable[[], Any], complaint: str) -> None:
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._config.patience_s
         while not condition():
             if time.monotonic() > end:
-                raise GraphError(f"{complaint} (waited {PATIENCE_S:.0f} s)")
+                raise GraphError(f"{complaint} (waited {self._config.patience_s:.0f} s)")
             time.sleep(0.02)
 
 
