@@ -76,6 +76,11 @@ COMMANDS = {
         "look a cell over before it moves: names, limits, streams, clocks, machine",
         "imagewam doctor --robot sim_cell --policy tiny",
     ),
+    "attention": Command(
+        "imagewam_ros.attention",
+        "show what the action tokens attend to: cameras, the task's objects, layers and heads",
+        "imagewam attention --policy tiny --episodes 20 --figure attention.png --json",
+    ),
     "preview": Command(
         "imagewam_ros.preview",
         "show the goal images that a policy imagines beside what came",
