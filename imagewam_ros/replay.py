@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-sweep", action="store_true", help="compare only")
     parser.add_argument("--live", action="store_true", help="send the recorded chunks to the running cell, as replay")
+    parser.add_argument("--use-sim-time", action="store_true", help="the running cell takes its time from /clock")
     parser.add_argument("--domain", type=int, help="ROS domain of the running cell (default: ROS_DOMAIN_ID, or 0)")
     parser.add_argument("--json", action="store_true", help="end with one line for programs")
 
@@ -141,4 +142,4 @@ def _live(arguments: argparse.Namespace, log: RunLog) -> int:
 
     if arguments.domain is not None:
         use_domain(arguments.domain)
-    return replay_live(log, arguments.namespace)
+    return replay_live(log, arguments.namespace, arguments.use_sim_time)

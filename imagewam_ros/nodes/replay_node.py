@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded chunks to the running executor, at their recorded distances, as the commander `replay`.
+
+The executor treats them as any other commander's: teleoperation and takeover outrank them, they
+outrank the policy, and a chunk whose first row is far from the arms is refused with a reason.
+"""
+
+import dataclasses
+import sys
+
+from rclpy.node import Node
+
+from imagewam_ros.core.schema import ActionChunk, Source
+from imagewam_ros.data.run_log import RunLog
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
+from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.spin import run
+
+CHECK_S = 0.002
+PATIENCE_S = 15.0
+"""Longest wait for an executor that holds or runs."""
+
+LEAD_NS = 100_000_000
+READY = (ExecutorStatus.HOLDING, ExecutorStatus.ACTIVE)
+
+
+class ReplayNode(Node):
+    """Sends every chunk of a recording; `finished` once the last row of the last one is due."""
+
+    def __init__(self, log: RunLog) -> None:
+        super().__init__("replay")
+        self.finished, self.exit_status = False, 0
+        self._waiting = [(heard.log_ns, heard.chunk) for heard in sorted(log.chunks, key=lambda h: h.log_ns)]
+        self._sent, self._accepted, self._refusals = set[int](), 0, list[str]()
+        self._offset_ns: int | None = None
+        self._end_ns, self._waited_s = 0, 0.0
+        self._state = -1
+        self._chunks = self.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
+        self.create_subscription(ExecutorStatus, topics.STATUS, self._on_status, qos.STATUS)
+        self.create_subscription(ExecutorEvent, topics.EVENT, self._on_event, qos.COMMAND_LOG)
+        self.create_timer(CHECK_S, self._work)
+
+    @property
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _work(self) -> None:
+        if self._offset_ns is None:
+            self._begin()
+            return
+        while self._waiting and self._waiting[0][0] + self._offset_ns <= self._now_ns:
+            self._send(self._waiting.pop(0)[1], self._offset_ns)
+        if not self._waiting and self._now_ns > self._end_ns:
+            self._finish()
+
+    def _begin(self) -> None:
+        """Set the recorded times to now, once somebody listens who may move."""
+        if self._state in READY and self._chunks.get_subscription_count() and self._now_ns:
+            self._offset_ns = self._now_ns + LEAD_NS - self._waiting[0][0]
+            return
+        self._waited_s += CHECK_S
+        if self._waited_s > PATIENCE_S:
+            found = "no executor tells its status" if self._state < 0 else f"the executor is in state {self._state}"
+            print(f"cannot replay: {found}; start the cell with `imagewam up` and activate it", file=sys.stderr)
+            self.finished, self.exit_status = True, 2
+
+    def _send(self, chunk: ActionChunk, by_ns: int) -> None:
+        stamp_ns, ready_ns = chunk.stamp_ns + by_ns, chunk.ready_ns + by_ns if chunk.ready_ns else 0
+        moved = dataclasses.replace(chunk, source=Source.REPLAY, stamp_ns=stamp_ns, ready_ns=ready_ns)
+        self._chunks.publish(messages.from_chunk(moved))
+        self._sent.add(chunk.sequence)
+        self._end_ns = max(self._end_ns, moved.due_ns(moved.rows - 1))
+
+    def _on_status(self, message: ExecutorStatus) -> None:
+        self._state = message.state
+
+    def _on_event(self, message: ExecutorEvent) -> None:
+        if message.source != ActionChunkMsg.SOURCE_REPLAY or message.sequence not in self._sent:
+            return
+        if message.trigger == "accepted":
+            self._accepted += 1
+        else:
+            self._refusals.append(message.reason)
+            print(f"chunk {message.sequence} was refused: {message.reason}", file=sys.stderr)
+
+    def _finish(self) -> None:
+        print(f"{len(self._sent)} chunks sent, {self._accepted} accepted, {len(self._refusals)} refused")
+        self.finished, self.exit_status = True, int(self._accepted < len(self._sent))
+
+
+def replay_live(log: RunLog, namespace: str, simulated: bool) -> int:
+    """Send the chunks of `log` to the cell in `namespace`; 1 when one was not accepted, 2 when nobody listens."""
+    arguments = ["--ros-args", "-p", f"use_sim_time:={str(simulated).lower()}"]
+    if namespace:
+        arguments += ["-r", f"__ns:=/{namespace.strip('/')}"]
+    return run(lambda: ReplayNode(log), arguments)

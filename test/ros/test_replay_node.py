@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded chunks sent to the running cell; and what a cell publishes, played again bit for bit."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+from run_bag import RunBag
+from std_srvs.srv import Trigger
+
+from imagewam_ros.control.executor import ExecutorConfig
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.schema import Source
+from imagewam_ros.data.run_log import Event, Heard, RunLog
+from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
+from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.replay_commands import compare
+
+ROBOT = load_embodiment("sim_cell")
+
+
+def replay(folder, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "imagewam_ros", "replay", str(folder), "--robot", "sim_cell", "--live", *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
+
+
+def test_recorded_chunks_move_the_running_cell(cell, tmp_path) -> None:
+    running, bag = cell(), RunBag(ROBOT, ExecutorConfig())
+    running.activate()
+    target = running.lean(0.25)
+    first = dataclasses.replace(running.chunk(target), stamp_ns=10**18)
+    second = dataclasses.replace(first, stamp_ns=10**18 + 400_000_000, sequence=2, positions=np.tile(target, (16, 1)))
+    for chunk in (first, second):
+        bag.put("policy/action_chunk", chunk.stamp_ns + 50_000_000, bag.chunk(chunk))
+    done = replay(bag.save(tmp_path / "run"), "--use-sim-time")
+    assert "2 chunks sent, 2 accepted, 0 refused" in done.stdout, done.stderr
+    assert done.returncode == 0
+    assert running.statuses[-1].source == ActionChunkMsg.SOURCE_REPLAY
+    assert running.probe.until(lambda: np.abs(running.position - target)[[0, 7]].max() < 0.03), running.position
+    running.check_limits()
+
+
+def test_teleoperation_outranks_a_replay(cell, tmp_path) -> None:
+    running, bag = cell(control__commander_timeout_s=60.0), RunBag(ROBOT, ExecutorConfig())
+    running.activate()
+    running.send(dataclasses.replace(running.chunk(running.lean(0.1)), source=Source.TELEOP))
+    running.wait(lambda s: s.accepted == 1)
+    bag.put(
+        "policy/action_chunk", 10**18, bag.chunk(dataclasses.replace(running.chunk(running.position), stamp_ns=10**18))
+    )
+    done = replay(bag.save(tmp_path / "run"), "--use-sim-time")
+    assert "refused: replay is refused: teleop commands the left arm and has priority" in done.stderr
+    assert done.returncode == 1
+
+
+def test_without_a_cell_it_says_so(domain, tmp_path) -> None:
+    bag = RunBag(ROBOT, ExecutorConfig()).write(tmp_path / "run", seconds=0.7)
+    done = replay(bag)
+    assert done.returncode == 2
+    assert "cannot replay: no executor tells its status; start the cell" in done.stderr
+
+
+def test_what_a_running_executor_published_is_played_again_bit_for_bit(cell) -> None:
+    running = cell()
+    chunks = running.probe.collect(ActionChunkMsg, topics.CHUNK, qos.CHUNKS_IN)
+    events = running.probe.collect(ExecutorEvent, topics.EVENT, qos.COMMAND_LOG)
+    running.activate()
+    assert running.probe.until(lambda: len(running.logged) > 20)
+    for angle in (0.3, -0.2):
+        running.send(running.chunk(running.lean(angle)))
+        running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == running.sequence)
+        assert running.probe.until(lambda: np.abs(running.logged[-1].velocity).max() > 0.2)
+    running.probe.call(Trigger, topics.HOLD, Trigger.Request())
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: "is on hold" in s.refusal)
+    running.probe.call(Trigger, topics.RESUME, Trigger.Request())
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: s.accepted == 3)
+    assert running.probe.change("executor", "deactivate"), running.executor.text()
+    running.wait(lambda s: s.state == ExecutorStatus.INACTIVE)
+    told = [event.trigger for event in events]
+    assert told[:2] == ["configure", "activate"]
+    assert [name for name in told if name in ("accepted", "refused", "hold", "resume", "deactivate")] == [
+        "accepted", "accepted", "hold", "refused", "resume", "accepted", "deactivate",
+    ]  # fmt: skip
+    log = RunLog(
+        directory=running.executor.log,
+        chunks=tuple(Heard(0, messages.to_chunk(message)) for message in chunks),
+        commands=tuple(running.commands),
+        events=tuple(to_event(message) for message in events),
+        joints=(),
+    )
+    found = compare(log, ROBOT, ExecutorConfig(late_limit_s=0.5), 0.0)
+    assert not found.diverged, str(found)
+    assert found.largest == 0.0
+    assert "ends at tick" in found.ends and "deactivate" in found.ends
+
+
+def to_event(message: ExecutorEvent) -> Event:
+    chunk = None if message.source == ExecutorEvent.NO_CHUNK else (Source(message.source), message.sequence)
+    stamp_ns = messages.stamp_ns(message.header.stamp)
+    return Event(stamp_ns, message.tick, message.trigger, message.state, message.reason, chunk)
