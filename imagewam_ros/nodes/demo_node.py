@@ -36,6 +36,8 @@ Steps = Generator[None, None, T]
 
 STEP_S = 0.02
 ANSWER_S = 20.0
+AGAIN_S = 3.0
+"""After this long without an answer the executor's state is asked for again."""
 LINGER_S = 0.5
 """Simulated time after a success that still goes into the video."""
 
@@ -139,7 +141,10 @@ class DemoNode(Node):
         end = time.monotonic() + self._config.ready_s
         found = "silent"
         while time.monotonic() < end:
-            answer = yield from self._call(self._state, GetState.Request(), self._config.ready_s)
+            try:
+                answer = yield from self._call(self._state, GetState.Request(), AGAIN_S)
+            except GraphError:
+                continue  # it is not there yet, or the answer came before DDS had matched this client
             found = answer.current_state.label
             if answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
                 return

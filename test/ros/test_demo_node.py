@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.nodes import topics
@@ -34,8 +36,14 @@ def said(spawn, tmp_path: Path):
     return run
 
 
-def executor(probe, state: int, label: str, obeys: bool) -> None:
-    def answer_state(_, response: GetState.Response) -> GetState.Response:
+def executor(probe, state: int, label: str, obeys: bool, lost: int = 0) -> None:
+    """An executor in `state`; the first `lost` answers about it never arrive."""
+    asked = []
+
+    async def answer_state(_, response: GetState.Response) -> GetState.Response:
+        asked.append(1)
+        if len(asked) <= lost:
+            await Future()
         response.current_state = State(id=state, label=label)
         return response
 
@@ -43,12 +51,14 @@ def executor(probe, state: int, label: str, obeys: bool) -> None:
         response.success = obeys
         return response
 
-    probe.node.create_service(GetState, "executor/get_state", answer_state)
+    group = ReentrantCallbackGroup()
+    probe.node.create_service(GetState, "executor/get_state", answer_state, callback_group=group)
     probe.node.create_service(ChangeState, "executor/change_state", answer_change)
 
 
 def test_a_graph_that_is_not_there(probe, said) -> None:
-    assert "error: nothing from executor/get_state for 1 s; see the log files" in said(probe, ready_s=1.0)
+    text = "error: executor is silent after 1 s, expected active; see the log files"
+    assert text in said(probe, ready_s=1.0)
 
 
 def test_an_executor_that_stays_inactive(probe, said) -> None:
@@ -56,8 +66,8 @@ def test_an_executor_that_stays_inactive(probe, said) -> None:
     assert "error: executor is inactive after 8 s, expected active; see the log files" in said(probe, ready_s=8.0)
 
 
-def test_an_executor_that_does_not_obey(probe, said) -> None:
-    executor(probe, State.PRIMARY_STATE_ACTIVE, "active", obeys=False)
+def test_a_lost_answer_is_asked_for_again_and_an_executor_that_does_not_obey_is_named(probe, said) -> None:
+    executor(probe, State.PRIMARY_STATE_ACTIVE, "active", obeys=False, lost=1)
     assert "error: executor could not be deactivated; log/executor.log says why" in said(probe)
 
 
