@@ -4,6 +4,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,20 @@ def page_faults(kept: bool) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_images_reuse_the_memory_of_images() -> None:
     assert page_faults(kept=True) < 300 < page_faults(kept=False)
+
+
+def shared_memory(pid: int | str) -> set[str]:
+    """Segments of Fast DDS that a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if "/dev/shm/fast" in line and "port" not in line}
+
+
+def test_a_node_that_ends_leaves_no_shared_memory(spawn, probe) -> None:
+    others = shared_memory("self")
+    node = spawn("imagewam_ros.nodes.executor_node")
+    assert probe.change("executor", "configure"), node.text()
+    own = shared_memory(node.process.pid) - others
+    assert node.stop() == 0, node.text()
+    if not own:
+        pytest.skip("this middleware maps no shared memory")
+    assert not [name for name in own if Path(name).exists()]
