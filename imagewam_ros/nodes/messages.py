@@ -48,7 +48,8 @@ def to_time(ns: int) -> Time:
 def to_image(message: ImageMsg | CompressedImage, camera: Camera) -> Image:
     """Return uint8 RGB [H, W, 3] of exactly the camera's size. Raises EmbodimentMismatch.
 
-    Raw images must be rgb8 or bgr8; compressed ones anything that OpenCV reads.
+    Raw images must be rgb8 or bgr8, or of an encoding that cv_bridge converts where it is installed; compressed
+    ones anything that OpenCV reads.
     """
     image = _decompressed(message, camera) if isinstance(message, CompressedImage) else _raw(message, camera)
     height, width = image.shape[:2]
@@ -62,10 +63,7 @@ def to_image(message: ImageMsg | CompressedImage, camera: Camera) -> Image:
 
 def _raw(message: ImageMsg, camera: Camera) -> Image:
     if message.encoding not in ENCODINGS:
-        raise EmbodimentMismatch(
-            f"camera {camera.name!r} sends encoding {message.encoding!r}, expected {' or '.join(ENCODINGS)}; "
-            f"set the driver's format ({camera.topic})"
-        )
+        return _bridged(message, camera)
     size, row = message.height * message.step, 3 * message.width
     if message.step < row or len(message.data) != size:
         raise EmbodimentMismatch(
@@ -75,6 +73,21 @@ def _raw(message: ImageMsg, camera: Camera) -> Image:
     rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)
     pixels = rows[:, :row].reshape(message.height, message.width, 3)
     return np.ascontiguousarray(pixels[..., ::-1] if message.encoding == "bgr8" else pixels)
+
+
+def _bridged(message: ImageMsg, camera: Camera) -> Image:
+    """Convert a rarer encoding, such as yuv422_yuy2 or bayer_rggb8, by cv_bridge."""
+    says = f"camera {camera.name!r} sends encoding {message.encoding!r}, expected {' or '.join(ENCODINGS)}"
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError as error:
+        raise EmbodimentMismatch(
+            f"{says}; set the driver's format, or install cv_bridge, which converts others ({camera.topic}): {error}"
+        ) from error
+    try:
+        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"), dtype=np.uint8)
+    except CvBridgeError as error:
+        raise EmbodimentMismatch(f"{says}, and cv_bridge cannot convert it: {error} ({camera.topic})") from error
 
 
 def _decompressed(message: CompressedImage, camera: Camera) -> Image:

@@ -2,6 +2,7 @@
 """Conversions between messages and core values, there and back, and what they refuse."""
 
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -44,13 +45,14 @@ def test_compressed_image_is_rgb() -> None:
     np.testing.assert_array_equal(messages.to_image(CompressedImage(format="png", data=png.tobytes()), HEAD), IMAGE)
 
 
-def test_wrong_images_are_refused() -> None:
+def test_wrong_images_are_refused(monkeypatch) -> None:
     message = messages.from_image(IMAGE[:, :4], 0, "")
     with pytest.raises(EmbodimentMismatch, match="camera 'head' sends 4x4, the robot YAML says 6x4"):
         messages.to_image(message, HEAD)
     message = messages.from_image(IMAGE, 0, "")
     message.encoding = "mono8"
-    with pytest.raises(EmbodimentMismatch, match="sends encoding 'mono8', expected rgb8 or bgr8"):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(EmbodimentMismatch, match="sends encoding 'mono8', expected rgb8 or bgr8; set the driver's"):
         messages.to_image(message, HEAD)
     message.encoding, message.data = "rgb8", b"\x00" * 5
     with pytest.raises(EmbodimentMismatch, match="sends 5 bytes with rows of 18, expected 4 rows of at least 18"):
@@ -60,6 +62,32 @@ def test_wrong_images_are_refused() -> None:
             EmbodimentMismatch, match=f"sends {len(data)} bytes of format 'jpeg' that cannot be decoded"
         ):
             messages.to_image(CompressedImage(format="jpeg", data=data), HEAD)
+
+
+STAND_IN = """
+import numpy as np
+class CvBridgeError(TypeError): pass
+class CvBridge:
+    def imgmsg_to_cv2(self, message, desired_encoding):
+        if message.encoding != "mono8":
+            raise CvBridgeError(f"[{message.encoding}] is not a color format")
+        assert desired_encoding == "rgb8"
+        grey = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+        return np.repeat(grey[..., None], 3, axis=2)
+"""
+
+
+def test_rarer_encodings_go_through_cv_bridge_where_it_is_installed(tmp_path, monkeypatch) -> None:
+    (tmp_path / "cv_bridge.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cv_bridge", raising=False)
+    message = messages.from_image(IMAGE, 0, "")
+    message.encoding, message.step, message.data = "mono8", 6, np.ascontiguousarray(IMAGE[..., 0]).tobytes()
+    np.testing.assert_array_equal(messages.to_image(message, HEAD), np.repeat(IMAGE[..., :1], 3, axis=2))
+    message.encoding = "odd"
+    with pytest.raises(EmbodimentMismatch, match=r"'odd', expected rgb8 or bgr8, and cv_bridge cannot .*\[odd\]"):
+        messages.to_image(message, HEAD)
+    sys.modules.pop("cv_bridge")
 
 
 def test_joint_state_is_reordered_and_extra_joints_dropped() -> None:
