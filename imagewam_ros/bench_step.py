@@ -11,12 +11,14 @@ import json
 from imagewam_ros.core.errors import ConfigError
 
 PRESETS = ("tiny", "sixth", "4b", "9b")
+PRESETS_OF = {"flux2": PRESETS, "omnigen2": PRESETS[:2], "ovis_u1": PRESETS[:2]}
 LAYOUTS = ("robotwin", "libero")
 WEIGHTS = ("full", "int8_weight_only", "fp8_weight_only", "fp8_dynamic")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `imagewam bench step`."""
+    parser.add_argument("--backbone", choices=tuple(PRESETS_OF), default="flux2", help="(default: flux2)")
     parser.add_argument("--preset", choices=PRESETS, default="sixth", help="widths of the network (default: sixth)")
     parser.add_argument("--layout", choices=LAYOUTS, default="robotwin", help="of the cameras (default: robotwin)")
     parser.add_argument("--reference", action="store_true", help="also run the authors' schedule, and compare")
@@ -34,6 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print. Returns 1 when the answers of both schedules differ by more than they may."""
     if arguments.repeats < 1 or arguments.threads < 1:
         raise ConfigError("--repeats and --threads must be positive; try --repeats 5 --threads 1")
+    if arguments.preset not in PRESETS_OF[arguments.backbone]:
+        known = " or ".join(PRESETS_OF[arguments.backbone])
+        raise ConfigError(f"preset {arguments.preset!r} is FLUX.2's; {arguments.backbone} has --preset {known}")
     import torch
 
     from imagewam_ros.bench_reference.step import measure, table

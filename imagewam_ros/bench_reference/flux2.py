@@ -18,7 +18,7 @@ from PIL import Image as Picture
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagewam_ros.bench_reference.sizes import HORIZON, PADDED_TOKENS, Weights
+from imagewam_ros.bench_reference.sizes import HORIZON, PADDED_TOKENS, VALID_TOKENS, Layout, Weights, build_weights
 from imagewam_ros.core.contract import Mosaic
 from imagewam_ros.core.schema import Image
 from imagewam_ros.model import flow
@@ -62,8 +62,18 @@ def pil_pixels(images: Mapping[str, Image], mosaic: Mosaic, device: torch.device
     return (pixels.permute(2, 0, 1)[None] * 2 - 1).to(device)
 
 
-def text_context(weights: Weights, ids: Tensor) -> Context:
-    """Features (1, 512, ctx) of token ids (1, L), right-padded, and which are valid."""
+def build(preset: str, layout: Layout, device: torch.device | str, dtype: torch.dtype) -> Weights:
+    """Random weights of a preset."""
+    return build_weights(preset, layout, device, dtype)
+
+
+def prompt(weights: Weights, rng: np.random.Generator) -> Tensor:
+    """Token ids (1, L) of an instruction."""
+    return torch.from_numpy(rng.integers(0, weights.vocabulary, (1, VALID_TOKENS)))
+
+
+def text_context(weights: Weights, ids: Tensor, pixels: Tensor | None = None) -> Context:
+    """Features (1, 512, ctx) of token ids (1, L), right-padded, and which are valid; the image has no part."""
     length = ids.shape[1]
     padded = F.pad(ids, (0, PADDED_TOKENS - length))
     valid = (torch.arange(PADDED_TOKENS, device=ids.device) < length)[None]
@@ -77,6 +87,11 @@ def text_context(weights: Weights, ids: Tensor) -> Context:
         use_cache=False,
     )
     return Context(torch.cat([output.hidden_states[layer] for layer in weights.read], -1), valid)
+
+
+def kept_text(context: Context) -> Context:
+    """What ours keeps of the text for the next chunks: the valid tokens."""
+    return Context(context.tokens[:, :VALID_TOKENS].contiguous())
 
 
 def prefill(network: Flux2Network, latents: Tensor, context: Context, proprio: Tensor) -> Prefilled:

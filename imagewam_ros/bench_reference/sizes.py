@@ -6,6 +6,7 @@ default initialisation they hardly do, and equality of two schedules would prove
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ HORIZON = 16
 
 STREAM_GAIN, MODULATION_GAIN, QUERY_GAIN = 1.0, 0.5, 2.0
 """Scale of what projections, modulation and normed queries give; sharp attention makes single tokens matter."""
+
+
+MODULATIONS = re.compile(r"odulation|_mod\.|norm\d\.linear")
+"""Names of layers that give modulation."""
 
 
 class TextSize(NamedTuple):
@@ -111,10 +116,11 @@ LAYOUTS: Mapping[str, Layout] = {
 class Weights(NamedTuple):
     """One set of random weights, shared by all schedules that are measured."""
 
-    network: Flux2Network
-    codec: Flux2Codec
+    network: Any
+    codec: Any
     text: Any
     read: tuple[int, ...]
+    vocabulary: int
 
 
 def find_layout(name: str) -> Layout:
@@ -153,7 +159,17 @@ def build_weights(
                 _as(module, dtype)
     for module in (network, text, autoencoder):
         module.eval().requires_grad_(False)
-    return Weights(network, Flux2Codec(autoencoder), text, size.text.read)
+    return Weights(network, Flux2Codec(autoencoder), text, size.text.read, size.text.vocabulary)
+
+
+def filled(modules: tuple[nn.Module, ...], device: torch.device | str, dtype: torch.dtype) -> tuple[nn.Module, ...]:
+    """The modules with weights like those of `build_weights`, seed 0, frozen."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in modules:
+            _fill(module)
+            _as(module, dtype).eval().requires_grad_(False).to(device)
+    return modules
 
 
 def _as(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -190,9 +206,10 @@ def _fill(module: nn.Module) -> None:
     """Normal weights that keep the size of what flows through; norms at one, biases and means at zero."""
     for name, weight in module.named_parameters():
         if weight.ndim < 2:
-            weight.fill_(0.0 if name.endswith("bias") else QUERY_GAIN if "query_norm" in name else 1.0)
+            sharp = "query_norm" in name or "norm_q." in name
+            weight.fill_(0.0 if name.endswith("bias") else QUERY_GAIN if sharp else 1.0)
             continue
-        gain = MODULATION_GAIN if "odulation" in name else STREAM_GAIN
+        gain = MODULATION_GAIN if MODULATIONS.search(name) else STREAM_GAIN
         weight.normal_(std=gain / math.sqrt(weight[0].numel()))
     for name, buffer in module.named_buffers():
         if "running" in name:

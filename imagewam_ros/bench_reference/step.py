@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagewam_ros.bench_reference import costs, flux2
-from imagewam_ros.bench_reference.sizes import HORIZON, LAYOUTS, VALID_TOKENS, Layout, Weights, build_weights
+from imagewam_ros.bench_reference import costs, flux2, omnigen2, ovis_u1
+from imagewam_ros.bench_reference.sizes import HORIZON, LAYOUTS, Layout, Weights
 from imagewam_ros.bench_reference.stopwatch import Stopwatch, quantiles
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
@@ -32,6 +32,9 @@ WARM_UP = 1
 CAMERA_SIZE = (480, 640)
 COMMITTED_ROWS = 4
 
+SCHEDULES: Mapping[str, Any] = {"flux2": flux2, "omnigen2": omnigen2, "ovis_u1": ovis_u1}
+"""Modules with `build`, `prompt`, `text_context`, `kept_text`, `prefill` and `denoise`."""
+
 Run = Callable[[Stopwatch, Tensor | None], Tensor]
 
 
@@ -39,6 +42,7 @@ Run = Callable[[Stopwatch, Tensor | None], Tensor]
 class Case:
     """What one chunk is made from, and how each schedule makes it; all on the same weights."""
 
+    schedule: Any
     weights: Weights
     layout: Layout
     device: torch.device
@@ -54,8 +58,7 @@ class Case:
         height, width = CAMERA_SIZE
         self.images = {name: x.repeat(height // 6, 0).repeat(width // 8, 1) for name, x in coarse.items()}
         self.proprio = torch.linspace(-1, 1, self.layout.proprio).to(self.device, self.dtype)[None]
-        vocabulary = self.weights.text.config.vocab_size
-        self.ids = torch.from_numpy(rng.integers(0, vocabulary, (1, VALID_TOKENS))).to(self.device)
+        self.ids = self.schedule.prompt(self.weights, rng).to(self.device)
         grid = "bfloat16" if self.dtype == torch.bfloat16 else "float32"
         self._network = network = packed(quantised(self.weights.network, self.precision))
         times = Denoising(time_grid=grid)
@@ -67,8 +70,9 @@ class Case:
         self._committed = Committed(known, soft_weights(HORIZON, COMMITTED_ROWS, HORIZON - 4), COMMITTED_ROWS)
         self._codec = deepcopy(self.weights.codec)
         channels_last(self._codec)
-        self.padded = flux2.text_context(self.weights, self.ids)
-        self.text = Context(self.padded.tokens[:, :VALID_TOKENS].contiguous())
+        pixels = mosaic_pixels(self.images, self.layout.mosaic, self.device)
+        self.theirs: Context = self.schedule.text_context(self.weights, self.ids, pixels)
+        self.text: Context | None = self.schedule.kept_text(self.theirs)
 
     def ours(self, watch: Stopwatch, pixels: Tensor | None = None) -> Tensor:
         """One chunk (1, T, D) as `Policy` makes it."""
@@ -87,11 +91,13 @@ class Case:
         with watch.phase("preprocess"):
             if pixels is None:
                 pixels = mosaic_pixels(self.images, self.layout.mosaic, self.device)
+        with watch.phase("text"):
+            context = self.text or self.schedule.text_context(self.weights, self.ids, pixels)
         with watch.phase("vae"):
             latents = self._codec.encode(pixels).to(self.dtype)
         with watch.phase("prefill"):
             plan = sampler.plan
-            cache = network.prefill(latents, self.text, self.proprio, HORIZON, plan, self.cache)
+            cache = network.prefill(latents, context, self.proprio, HORIZON, plan, self.cache)
             self.cache = sampler.room(cache)
         with watch.phase("denoise"):
             actions = sampler.draw(0, self.cache, committed=committed).actions
@@ -99,26 +105,27 @@ class Case:
 
     def reference(self, watch: Stopwatch, pixels: Tensor | None = None) -> Tensor:
         """One chunk (1, T, D) as the authors make it."""
-        with watch.phase("text"):
-            context = flux2.text_context(self.weights, self.ids)
-        return self._reference(watch, pixels, context)
+        return self._reference(watch, pixels, None)
 
     def reference_cached(self, watch: Stopwatch, pixels: Tensor | None = None) -> Tensor:
         """The same with the padded text kept from the chunk before."""
-        return self._reference(watch, pixels, self.padded)
+        return self._reference(watch, pixels, self.theirs)
 
-    def _reference(self, watch: Stopwatch, pixels: Tensor | None, context: Context) -> Tensor:
+    def _reference(self, watch: Stopwatch, pixels: Tensor | None, context: Context | None) -> Tensor:
         network = self.weights.network
         with watch.phase("preprocess"):
             if pixels is None:
                 pixels = flux2.pil_pixels(self.images, self.layout.mosaic, self.device)
+        if context is None:
+            with watch.phase("text"):
+                context = self.schedule.text_context(self.weights, self.ids, pixels)
         with watch.phase("vae"):
             latents = self.weights.codec.encode(pixels).to(self.dtype)
         with watch.phase("prefill"):
-            cache = flux2.prefill(network, latents, context, self.proprio)
+            cache = self.schedule.prefill(network, latents, context, self.proprio)
         with watch.phase("denoise"):
             noise = action_noise(0, HORIZON, self.layout.actions).to(self.device)
-            actions = flux2.denoise(network, noise, cache)
+            actions: Tensor = self.schedule.denoise(network, noise, cache)
         return actions.float().cpu()
 
 
@@ -126,13 +133,16 @@ class Case:
 def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Run all schedules in turn. Raises ConfigError where memory does not suffice."""
     try:
-        weights = build_weights(arguments.preset, LAYOUTS[arguments.layout], device, dtype)
-        case = Case(weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser, arguments.weights)
+        schedule = SCHEDULES[arguments.backbone]
+        weights = schedule.build(arguments.preset, LAYOUTS[arguments.layout], device, dtype)
+        case = Case(schedule, weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser, arguments.weights)
         schedules: dict[str, Run] = {"ours": case.ours}
         if arguments.chunking:
             schedules |= {"ours, frozen rows": case.frozen, "ours, guided": case.guided}
         if arguments.reference:
-            schedules |= {"reference": case.reference, "reference, text cached": case.reference_cached}
+            schedules["reference"] = case.reference
+            if case.text is not None:
+                schedules["reference, text cached"] = case.reference_cached
         runs: dict[str, list[Stopwatch]] = {name: [] for name in schedules}
         for repeat in range(WARM_UP + arguments.repeats):
             for name, schedule in schedules.items():
@@ -163,6 +173,7 @@ def _result(
         for name, watches in runs.items()
     }
     result: dict[str, Any] = {
+        "backbone": arguments.backbone,
         "preset": arguments.preset,
         "layout": arguments.layout,
         "threads": arguments.threads,
@@ -183,8 +194,9 @@ def _result(
             result[f"ratio_{key}_loop"] = round(loops[0] / loops[1], 3)
     if arguments.reference:
         result["ratio_reference"] = round(best["ours"] / best["reference"], 4)
-        result["ratio_reference_cached"] = round(best["ours"] / best["reference, text cached"], 4)
-    if gpu:
+        cached = best.get("reference, text cached")
+        result["ratio_reference_cached"] = None if cached is None else round(best["ours"] / cached, 4)
+    if gpu and arguments.backbone == "flux2":
         sweeps = SamplerConfig().sweeps if arguments.denoiser == "picard" else 0
         bound = costs.roofline_ms(costs.engine_cost(arguments.preset, arguments.layout, sweeps), result["device"])
         if bound is not None:
@@ -194,7 +206,7 @@ def _result(
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the times for a person."""
-    keys = ("preset", "layout", "dtype", "weights", "device", "threads", "repeats")
+    keys = ("backbone", "preset", "layout", "dtype", "weights", "device", "threads", "repeats")
     lines = [", ".join(f"{key} {result[key]}" for key in keys)]
     lines.append(f"{'least wall ms of':<26}" + "".join(f"{name:>12}" for name in PHASES))
     runs: Mapping[str, list[Stopwatch]] = result["runs"]
@@ -222,9 +234,11 @@ def table(result: Mapping[str, Any]) -> str:
         )
         lines.append(f"after committed rows, in times of the plain one: {'; '.join(ratios)}")
     if "ratio_reference" in result:
+        cached = result["ratio_reference_cached"]
+        shown = "impossible (it sees the image)" if cached is None else f"{cached:.3f}"
         lines.append(
-            f"ours / reference {result['ratio_reference']:.3f}, with its text cached "
-            f"{result['ratio_reference_cached']:.3f}; on equal pixels the actions differ by at most "
+            f"ours / reference {result['ratio_reference']:.3f}, with its text cached {shown}; "
+            f"on equal pixels the actions differ by at most "
             f"{result['max_abs_diff']:.1e} (largest action {result['max_abs_action']}); "
             f"resized pixels differ by at most {result['max_pixel_diff']} of 255"
         )

@@ -10,7 +10,7 @@ import torch
 from imagewam_ros import bench_step
 from imagewam_ros.bench_reference import costs, flux2
 from imagewam_ros.bench_reference.sizes import LAYOUTS, SIZES, build_weights, find_layout
-from imagewam_ros.bench_reference.step import Case
+from imagewam_ros.bench_reference.step import SCHEDULES, Case
 from imagewam_ros.bench_reference.stopwatch import Stopwatch, quantiles
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.preprocess import mosaic_pixels
@@ -18,11 +18,12 @@ from imagewam_ros.model.preprocess import mosaic_pixels
 CPU = torch.device("cpu")
 
 
-def case(layout="robotwin", denoiser="sequential"):
+def case(layout="robotwin", denoiser="sequential", backbone="flux2"):
     torch.set_num_threads(1)
-    weights = build_weights("tiny", LAYOUTS[layout])
+    schedule = SCHEDULES[backbone]
+    weights = schedule.build("tiny", LAYOUTS[layout], CPU, torch.float32)
     with torch.no_grad():
-        return Case(weights, LAYOUTS[layout], CPU, torch.float32, denoiser)
+        return Case(schedule, weights, LAYOUTS[layout], CPU, torch.float32, denoiser)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,9 @@ def test_engine_costs_at_most_its_share(reference, sweeps, operations, nbytes, f
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_both_schedules_give_the_same_actions(layout):
-    made = case(layout)
+@pytest.mark.parametrize("backbone", SCHEDULES)
+def test_both_schedules_give_the_same_actions(layout, backbone):
+    made = case(layout, backbone=backbone)
     pixels = mosaic_pixels(made.images, made.layout.mosaic)
     with torch.inference_mode():
         ours, theirs, cached = (
@@ -60,16 +62,18 @@ def test_both_schedules_give_the_same_actions(layout):
     assert (ours - theirs).abs().max() <= 1e-4
 
 
-def test_picard_gives_the_same_actions():
-    made, swept = case(), case(denoiser="picard")
+@pytest.mark.parametrize("backbone", SCHEDULES)
+def test_picard_gives_the_same_actions(backbone):
+    made, swept = (case(denoiser=each, backbone=backbone) for each in ("sequential", "picard"))
     pixels = mosaic_pixels(made.images, made.layout.mosaic)
     with torch.inference_mode():
         assert (made.ours(Stopwatch(CPU), pixels) - swept.ours(Stopwatch(CPU), pixels)).abs().max() <= 1e-3
 
 
-def test_everything_that_goes_in_moves_the_actions():
+@pytest.mark.parametrize("backbone", SCHEDULES)
+def test_everything_that_goes_in_moves_the_actions(backbone):
     """Equality of two schedules proves something only then."""
-    made = case()
+    made = case(backbone=backbone)
     pixels = mosaic_pixels(made.images, made.layout.mosaic)
     with torch.inference_mode():
         first = made.ours(Stopwatch(CPU), pixels).clone()
@@ -77,7 +81,10 @@ def test_everything_that_goes_in_moves_the_actions():
         proprio, made.proprio = made.proprio, -made.proprio
         assert (made.ours(Stopwatch(CPU), pixels) - first).abs().max() > 0.005
         made.proprio = proprio
-        made.text = made.text._replace(tokens=made.text.tokens.flip(1))
+        if made.text is None:
+            made.ids[:, 0] += 1
+        else:
+            made.text = made.text._replace(tokens=made.text.tokens.flip(1))
         assert (made.ours(Stopwatch(CPU), pixels) - first).abs().max() > 0.005
 
 
@@ -113,6 +120,19 @@ def test_command_prints_a_table_and_one_line(capsys):
     assert any(line.startswith("reference, text cached") for line in lines)
 
 
+def test_command_measures_other_backbones(capsys):
+    parser = argparse.ArgumentParser()
+    bench_step.add_arguments(parser)
+    words = ["--backbone", "ovis_u1", "--preset", "tiny", "--reference", "--repeats", "1", "--json"]
+    assert bench_step.run(parser.parse_args(words)) == 0
+    out = capsys.readouterr().out
+    assert "with its text cached impossible (it sees the image)" in out
+    result = json.loads(out.splitlines()[-1])
+    assert result["backbone"] == "ovis_u1" and result["ratio_reference_cached"] is None
+    with pytest.raises(ConfigError, match="preset '4b' is FLUX.2's; omnigen2 has --preset tiny or sixth"):
+        bench_step.run(parser.parse_args(["--backbone", "omnigen2", "--preset", "4b"]))
+
+
 def test_wrong_words_are_refused():
     parser = argparse.ArgumentParser()
     bench_step.add_arguments(parser)
@@ -126,6 +146,10 @@ def test_wrong_words_are_refused():
 
 def test_command_knows_the_presets_and_layouts():
     assert tuple(SIZES) == bench_step.PRESETS and tuple(LAYOUTS) == bench_step.LAYOUTS
+    assert {name: tuple(SCHEDULES[name].SIZES) for name in ("omnigen2", "ovis_u1")} == {
+        name: bench_step.PRESETS_OF[name] for name in ("omnigen2", "ovis_u1")
+    }
+    assert tuple(SCHEDULES) == tuple(bench_step.PRESETS_OF)
 
 
 def test_quantiles_are_measured_values():
