@@ -13,6 +13,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import JointState as Joints
 from imagewam_ros.doctor import Request, examine
 from imagewam_ros.doctor_checks.finding import Level
+from imagewam_ros.doctor_checks.streams import check_streams
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.doctor_probe import listen
 
@@ -37,6 +38,18 @@ def test_a_simulated_cell_is_heard(spawn, probe) -> None:
     assert heard.joints.positions.shape[0] == heard.joints.stream.stamps_ns.size
     assert heard.complaints == ()
     assert not heard.leaders
+
+
+def test_swapped_wrist_cameras_are_caught_in_the_graph(spawn, probe) -> None:
+    joints = probe.collect(JointState, topics.JOINT_STATES, qos.COMMAND_LOG)
+    left, right = (f"{side}_wrist_camera/color/image_raw" for side in ("left", "right"))
+    sim = spawn("imagewam_ros.nodes.sim_node", "-r", f"{left}:={right}", "-r", f"{right}:={left}", use_sim_time=True)
+    assert probe.change("sim", "configure", "activate"), sim.text()
+    assert probe.until(lambda: len(joints) > 20)
+    findings = {f.check: f for f in check_streams(listen(ROBOT, 2.0), ROBOT) if f.level is Level.FAIL}
+    assert {"camera left_wrist", "camera right_wrist"} <= set(findings)
+    assert "comes from frame 'right_wrist_camera_color_optical_frame'" in findings["camera left_wrist"].found
+    assert "are two cameras swapped?" in findings["camera left_wrist"].remedy
 
 
 def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
