@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imagewam_ros.evaluation.workers import Setting
 
 MODES = ("process", "graph")
+EPISODES = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from imagewam_ros.evaluation.trial import TrialConfig
 
     defaults = TrialConfig()
-    parser.add_argument("--episodes", type=int, default=50, help="per condition; episode k uses seed S + k")
+    parser.add_argument(
+        "--episodes", type=int, help=f"per condition, {EPISODES} unless given; episode k uses seed S + k"
+    )
     parser.add_argument("--seed", type=int, default=1000, help=f"S, of the first episode, below {FIRST_SEED}")
     parser.add_argument(
         "--policy", default="tiny", help="checkpoint (a name in models/ or a directory), or a server: ws://host:port"
     )
     parser.add_argument("--against", help="a second policy on the same seeds, compared in pairs")
     parser.add_argument(
-        "--task", nargs="+", default=["tray_lift"], help="tasks of the simulated cell, one after the other; or all"
+        "--task", nargs="+", default=(), help="tasks, one after the other, or all (of the cell: tray_lift unless given)"
     )
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--mode", default="process", help="process, or graph for the ROS graph")
@@ -62,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", type=int, default=3, help="failures to film per task, with --out")
     parser.add_argument("--workers", type=int, default=2, help="processes side by side, on all machines together")
     parser.add_argument("--cluster", default="", help="address of a Ray cluster, auto, or local to start one here")
+    parser.add_argument("--benchmark", help="play LIBERO or RoboTwin 2.0 instead: libero_10, robotwin_clean, ...")
+    parser.add_argument("--benchmark-root", type=Path, help="checkout of RoboTwin 2.0 with its assets")
+    parser.add_argument("--device", default="cpu", help="where the policy of a benchmark runs: cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="end with one line per task for programs")
 
 
@@ -69,11 +75,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a row per condition of each task. Returns 0 when all succeeded in at least nine of ten."""
     from imagewam_ros.sim.tasks import TASKS, find_task
 
+    if arguments.benchmark:
+        from imagewam_ros.evaluation.benchmark import run_benchmark
+
+        return run_benchmark(arguments)
+    arguments.episodes = EPISODES if arguments.episodes is None else arguments.episodes
     if arguments.mode not in MODES:
         raise ConfigError(unknown_name("mode", arguments.mode, MODES))
     if is_remote(arguments.policy) and (arguments.mode == "graph" or arguments.graph_episodes):
         raise ConfigError("the ROS graph runs checkpoints, not servers; evaluate a server with --mode process")
-    names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task))
+    names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task or ["tray_lift"]))
     for name in names:
         find_task(name)
     seeds = checked_seeds(arguments.seed, arguments.episodes)
