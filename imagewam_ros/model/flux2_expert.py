@@ -4,6 +4,7 @@
 Source: docs/model.md, section 3. Layer i attends together with the backbone's layer i.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from imagewam_ros.model.flux2 import (
     gated_mlp,
 )
 from imagewam_ros.model.layers import Modulation
-from imagewam_ros.model.mot import Memory
+from imagewam_ros.model.mot import Memory, run_layer
 
 
 class ExpertModulation(NamedTuple):
@@ -28,6 +29,19 @@ class ExpertModulation(NamedTuple):
     double: list[Modulation]
     single: list[Modulation]
     head: tuple[Tensor, Tensor]
+
+
+def reading_layer(
+    stream: DoubleStream | SingleBlock,
+    x: Tensor,
+    modulation: Sequence[Modulation],
+    table: Tensor,
+    memory: Memory,
+    layer: int,
+) -> Tensor:
+    """One layer of target or action tokens (B, n, width) that read the prefix's layer `layer`."""
+    heads, extra = stream.project(x, modulation, table)
+    return stream.merge(x, memory.attend(layer, heads), modulation, extra)  # type: ignore[arg-type]
 
 
 class Flux2ActionExpert(nn.Module):
@@ -60,8 +74,7 @@ class Flux2ActionExpert(nn.Module):
         x = self.action_encoder(actions)
         for layer, stream in enumerate(self.streams()):
             shared = modulation.double if isinstance(stream, DoubleStream) else modulation.single
-            heads, extra = stream.project(x, shared, table)
-            x = stream.merge(x, memory.attend(layer, heads), shared, extra)  # type: ignore[arg-type]
+            x = run_layer(memory, reading_layer, stream, x, shared, table, memory, layer)
         velocity: Tensor = self.head(x, modulation.head)
         return velocity
 

@@ -6,6 +6,7 @@ action. Positions (time, row, column, index): text (0, 0, 0, i), reference (10, 
 target (0, r, c, 0), action (2, i, 0, 0). Source: docs/model.md, section 1.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,9 @@ from imagewam_ros.model.flux2 import (
     SharedModulation,
     SingleBlock,
 )
-from imagewam_ros.model.flux2_expert import Flux2ActionExpert
-from imagewam_ros.model.layers import grid_ids, latents_of, rotation, tokens_of
-from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, joined, prefix_mask
+from imagewam_ros.model.flux2_expert import Flux2ActionExpert, reading_layer
+from imagewam_ros.model.layers import Modulation, grid_ids, latents_of, rotation, tokens_of
+from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, joined, prefix_mask, run_layer
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
@@ -36,6 +37,29 @@ class Prefix(NamedTuple):
     text_table: Tensor
     image_table: Tensor
     mask: Tensor | None
+
+
+def double_layer(
+    block: DoubleBlock, text: Tensor, image: Tensor, prefix: Prefix, modulation: Flux2Modulation, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One double block over a prefix: text and image after it, keys and values of both."""
+    parts = (
+        block.text.project(text, modulation.text, prefix.text_table)[0],
+        block.image.project(image, modulation.image, prefix.image_table)[0],
+    )
+    heads, length = joined(parts), text.shape[1]
+    attended = attend(heads.query, heads.key, heads.value, mask)
+    text = block.text.merge(text, attended[:, :length], modulation.text, None)
+    image = block.image.merge(image, attended[:, length:], modulation.image, None)
+    return text, image, heads.key, heads.value
+
+
+def single_layer(
+    block: SingleBlock, x: Tensor, modulation: Sequence[Modulation], table: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One single block over a prefix: the tokens after it, their keys and values."""
+    heads, extra = block.project(x, modulation, table)
+    return block.merge(x, attend(heads.query, heads.key, heads.value, mask), modulation, extra), heads.key, heads.value
 
 
 class Flux2Network(ImageWamNetwork):
@@ -79,7 +103,7 @@ class Flux2Network(ImageWamNetwork):
         if not batch.prefix_at_zero:
             assert batch.target_timestep is not None and len(batch.target_timestep) == len(batch.reference)
             timestep = batch.target_timestep
-        memory = JointMemory(prefix.mask)
+        memory = JointMemory(prefix.mask, self.recompute)
         self._run_prefix(prefix, self.prefix_modulation(timestep), memory)
         video = None if batch.target is None else self._target_velocity(*self.noised_target(batch), memory)
         return JointOutput(self.action_velocity(batch, memory), video)
@@ -156,27 +180,17 @@ class Flux2Network(ImageWamNetwork):
     def _run_prefix(self, prefix: Prefix, modulation: Flux2Modulation, memory: Memory) -> None:
         """Run all layers over the prefix alone; the last owes only its keys and values."""
         text, image, mask = prefix.text, prefix.image, prefix_mask(prefix.mask)
-        length = text.shape[1]
         doubles: list[DoubleBlock] = [*self.video.double_blocks]  # type: ignore[list-item]
         for layer, block in enumerate(doubles):
-            streams = (block.text, block.image)
-            parts = (
-                streams[0].project(text, modulation.text, prefix.text_table)[0],
-                streams[1].project(image, modulation.image, prefix.image_table)[0],
-            )
-            heads = joined(parts)
-            memory.store(layer, heads.key, heads.value)
-            attended = attend(heads.query, heads.key, heads.value, mask)
-            text = streams[0].merge(text, attended[:, :length], modulation.text, None)
-            image = streams[1].merge(image, attended[:, length:], modulation.image, None)
+            text, image, key, value = run_layer(memory, double_layer, block, text, image, prefix, modulation, mask)
+            memory.store(layer, key, value)
         x = torch.cat([text, image], 1)
         table = torch.cat([prefix.text_table, prefix.image_table])
         singles: list[SingleBlock] = [*self.video.single_blocks]  # type: ignore[list-item]
         shared = [modulation.single]
         for layer, single in enumerate(singles[:-1], len(doubles)):
-            heads, extra = single.project(x, shared, table)
-            memory.store(layer, heads.key, heads.value)
-            x = single.merge(x, attend(heads.query, heads.key, heads.value, mask), shared, extra)
+            x, key, value = run_layer(memory, single_layer, single, x, shared, table, mask)
+            memory.store(layer, key, value)
         memory.store(len(doubles) + len(singles) - 1, *singles[-1].keys_values(x, modulation.single, table))
 
     def _target_velocity(self, noised: Tensor, timestep: Tensor, memory: Memory) -> Tensor:
@@ -187,8 +201,7 @@ class Flux2Network(ImageWamNetwork):
         table = self._table(self.image_ids(noised.shape[2], noised.shape[3], self.target_time, noised.device))
         for layer, stream in enumerate(self.video.image_streams()):
             shared = modulation.image if isinstance(stream, DoubleStream) else [modulation.single]
-            heads, extra = stream.project(x, shared, table)
-            x = stream.merge(x, memory.attend(layer, heads), shared, extra)  # type: ignore[arg-type]
+            x = run_layer(memory, reading_layer, stream, x, shared, table, memory, layer)
         head = self.video.final_layer
         return latents_of(head(x, head.modulation(vector)), noised.shape[2], noised.shape[3])
 

@@ -14,16 +14,19 @@ preallocated buffer at inference (`KeyValueCache`), and target and action attend
 The same layer code serves both. Source: docs/model.md, section 2.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.layers import Heads
+
+T = TypeVar("T")
 
 READS = {"prefix": ("prefix",), "target": ("prefix", "target"), "action": ("prefix", "action")}
 """Which groups of tokens each group attends to."""
@@ -71,11 +74,12 @@ class JointMemory:
     """Prefix keys and values with gradients, for the training forward.
 
     mask (B, N) is True at valid prefix tokens, None when all are. A group that attends may be
-    a sub-batch (the first samples) or several draws per sample (adjacent).
+    a sub-batch (the first samples) or several draws per sample (adjacent). recompute: see `run_layer`.
     """
 
-    def __init__(self, mask: Tensor | None = None) -> None:
+    def __init__(self, mask: Tensor | None = None, recompute: bool = False) -> None:
         self.mask = mask
+        self.recompute = recompute
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -175,6 +179,17 @@ class CapturedMemory:
             scores = scores.masked_fill(~self.cache.mask, float("-inf"))
         self.layers[layer] = scores.softmax(-1)
         return result
+
+
+def run_layer(memory: Memory, layer: Callable[..., T], *inputs: Any) -> T:
+    """Call `layer` on its inputs; with a memory that recomputes, only they are kept for the backward pass.
+
+    What is inside the layer is then computed once more, to the same bits (gradient checkpointing).
+    """
+    if getattr(memory, "recompute", False) and torch.is_grad_enabled():
+        result: T = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-untyped-call]
+        return result
+    return layer(*inputs)
 
 
 def joined(groups: Iterable[Heads]) -> Heads:

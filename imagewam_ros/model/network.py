@@ -49,6 +49,8 @@ class ImageWamNetwork(nn.Module, ABC):
         self.video = video
         self.action = action
         self.proprio_encoder = nn.Linear(config.proprio_dim, config.text_dim)
+        self.recompute = False
+        """Compute layers again in the backward pass of `joint_forward` instead of keeping what is inside them."""
         self._tables: dict[tuple[int, torch.device], Tensor] = {}
 
     @abstractmethod

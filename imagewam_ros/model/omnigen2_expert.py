@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from imagewam_ros.model.mot import Memory
+from imagewam_ros.model.mot import Memory, run_layer
 from imagewam_ros.model.omnigen2 import (
     MAX_CONDITION,
     BlockShape,
@@ -27,6 +27,11 @@ class OmniExpertModulation(NamedTuple):
 
     layers: list[Gating]
     head: Tensor
+
+
+def reading_layer(block: OmniBlock, x: Tensor, gating: Gating, table: Tensor, memory: Memory, layer: int) -> Tensor:
+    """One layer of target or action tokens (B, n, width) that read the prefix's layer `layer`."""
+    return block.merge(x, memory.attend(layer, block.project(x, gating, table)), gating)
 
 
 class OmniActionExpert(nn.Module):
@@ -55,6 +60,6 @@ class OmniActionExpert(nn.Module):
         x = self.action_encoder(actions)
         blocks: list[OmniBlock] = [*self.blocks]  # type: ignore[list-item]
         for layer, (block, gating) in enumerate(zip(blocks, modulation.layers, strict=True)):
-            x = block.merge(x, memory.attend(layer, block.project(x, gating, table)), gating)
+            x = run_layer(memory, reading_layer, block, x, gating, table, memory, layer)
         velocity: Tensor = self.head(x, modulation.head)
         return velocity

@@ -15,10 +15,10 @@ from torch import Tensor
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.expert_init import Inheritance
 from imagewam_ros.model.layers import grid_ids, rotation
-from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, prefix_mask
+from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, prefix_mask, run_layer
 from imagewam_ros.model.network import ImageWamNetwork, pack_proprio
-from imagewam_ros.model.omnigen2 import OmniBlock, OmniGen2Config, OmniGen2Transformer, OmniModulation
-from imagewam_ros.model.omnigen2_expert import OmniActionExpert
+from imagewam_ros.model.omnigen2 import Gating, OmniBlock, OmniGen2Config, OmniGen2Transformer, OmniModulation
+from imagewam_ros.model.omnigen2_expert import OmniActionExpert, reading_layer
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
 
@@ -29,6 +29,14 @@ class OmniPrefix(NamedTuple):
     ids: Tensor
     mask: Tensor | None
     lengths: Tensor
+
+
+def prefix_layer(
+    block: OmniBlock, x: Tensor, gating: Gating, table: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer over a prefix: the tokens after it, their keys and values."""
+    heads = block.project(x, gating, table)
+    return block.merge(x, attend(heads.query, heads.key, heads.value, mask), gating), heads.key, heads.value
 
 
 class OmniGen2Network(ImageWamNetwork):
@@ -144,9 +152,8 @@ class OmniGen2Network(ImageWamNetwork):
         x, mask, table = prefix.tokens, prefix_mask(prefix.mask), self.table(prefix.ids)
         blocks = self._layers()
         for layer, (block, gating) in enumerate(zip(blocks[:-1], modulation.layers, strict=False)):
-            heads = block.project(x, gating, table)
-            memory.store(layer, heads.key, heads.value)
-            x = block.merge(x, attend(heads.query, heads.key, heads.value, mask), gating)
+            x, key, value = run_layer(memory, prefix_layer, block, x, gating, table, mask)
+            memory.store(layer, key, value)
         memory.store(len(blocks) - 1, *blocks[-1].keys_values(x, modulation.layers[-1], table))
 
     def table(self, ids: Tensor) -> Tensor:
@@ -171,7 +178,7 @@ class OmniGen2Network(ImageWamNetwork):
     def _prefix(self, latents: Tensor, packed: Context, timestep: Tensor) -> tuple[JointMemory, OmniPrefix]:
         modulation = self.prefix_modulation(timestep)
         prefix = self.embed(latents, packed, modulation)
-        memory = JointMemory(prefix.mask)
+        memory = JointMemory(prefix.mask, self.recompute)
         self.run_prefix(prefix, modulation, memory)
         return memory, prefix
 
@@ -189,7 +196,7 @@ class OmniGen2Network(ImageWamNetwork):
         modulation = self.video.modulation(timestep)
         x, table = self.target_tokens(noised, modulation.vector, prefix.lengths[: noised.shape[0]])
         for layer, (block, gating) in enumerate(zip(self._layers(), modulation.layers, strict=True)):
-            x = block.merge(x, memory.attend(layer, block.project(x, gating, table)), gating)
+            x = run_layer(memory, reading_layer, block, x, gating, table, memory, layer)
         head = self.video.norm_out
         return self._latents(head(x, head.scale(modulation.vector)), noised)
 

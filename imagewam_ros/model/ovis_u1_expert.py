@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from imagewam_ros.model.flux2 import FinalLayer
-from imagewam_ros.model.layers import FREQUENCIES, Heads, Modulation
-from imagewam_ros.model.mot import Memory
+from imagewam_ros.model.layers import FREQUENCIES, Modulation
+from imagewam_ros.model.mot import Memory, run_layer
 from imagewam_ros.model.ovis_u1 import (
     OvisDoubleBlock,
     OvisSingleBlock,
@@ -84,11 +84,22 @@ def run_image_stream(
     table: Tensor,
 ) -> Tensor:
     """Run target or action tokens (B, n, width) through all blocks over a prefix."""
-    heads: Heads
     for layer, (block, shared) in enumerate(zip(doubles, double, strict=True)):
-        heads, own = block.project_image(x, shared, table)
-        x = block.merge_image(x, memory.joint.attend(layer, heads), memory.image.attend(layer, own), shared)
+        x = run_layer(memory.joint, _double_layer, block, x, shared, table, memory, layer)
     for layer, (last, shared) in enumerate(zip(singles, single, strict=True), len(doubles)):
-        heads, extra = last.project(x, shared, table)
-        x = last.merge(x, memory.joint.attend(layer, heads), shared, extra)
+        x = run_layer(memory.joint, _single_layer, last, x, shared, table, memory, layer)
     return x
+
+
+def _double_layer(
+    block: OvisDoubleBlock, x: Tensor, shared: list[Modulation], table: Tensor, memory: OvisMemory, layer: int
+) -> Tensor:
+    heads, own = block.project_image(x, shared, table)
+    return block.merge_image(x, memory.joint.attend(layer, heads), memory.image.attend(layer, own), shared)
+
+
+def _single_layer(
+    block: OvisSingleBlock, x: Tensor, shared: list[Modulation], table: Tensor, memory: OvisMemory, layer: int
+) -> Tensor:
+    heads, extra = block.project(x, shared, table)
+    return block.merge(x, memory.joint.attend(layer, heads), shared, extra)

@@ -6,6 +6,7 @@ Positions (time, row, column): text (0, 0, 0), reference (1, r, c), target (0, r
 itself, action reference and action. Source: docs/variants.md, section 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from imagewam_ros.model.expert_init import Inheritance
-from imagewam_ros.model.layers import grid_ids, latents_of, rotation, tokens_of
-from imagewam_ros.model.mot import CapturedMemory, JointMemory, KeyValueCache, attend, joined, prefix_mask
+from imagewam_ros.model.layers import Modulation, grid_ids, latents_of, rotation, tokens_of
+from imagewam_ros.model.mot import CapturedMemory, JointMemory, KeyValueCache, attend, joined, prefix_mask, run_layer
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.ovis_u1 import OvisDoubleBlock, OvisModulation, OvisSingleBlock, OvisTransformer, OvisU1Config
 from imagewam_ros.model.ovis_u1_expert import OvisActionExpert, OvisMemory, run_image_stream
@@ -67,6 +68,35 @@ class OvisCache:
         return OvisMemories(self.joint.captured(), self.image)
 
 
+KeyValue = tuple[Tensor, Tensor]
+
+
+def double_layer(
+    block: OvisDoubleBlock,
+    text: Tensor,
+    image: Tensor,
+    prefix: OvisPrefix,
+    modulation: tuple[Sequence[Modulation], Sequence[Modulation]],
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, KeyValue, KeyValue]:
+    """One double block over a prefix: text and image after it, keys and values of both attentions."""
+    of_text, of_image = modulation
+    heads, own = block.project_image(image, of_image, prefix.image_table)
+    heads, length = joined((block.project_text(text, of_text, prefix.text_table), heads)), text.shape[1]
+    attended = attend(heads.query, heads.key, heads.value, mask)
+    text = block.merge_text(text, attended[:, :length], of_text)
+    image = block.merge_image(image, attended[:, length:], attend(*own), of_image)
+    return text, image, (heads.key, heads.value), (own.key, own.value)
+
+
+def single_layer(
+    block: OvisSingleBlock, x: Tensor, modulation: Sequence[Modulation], table: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One single block over a prefix: the tokens after it, their keys and values."""
+    heads, extra = block.project(x, modulation, table)
+    return block.merge(x, attend(heads.query, heads.key, heads.value, mask), modulation, extra), heads.key, heads.value
+
+
 class OvisU1Network(ImageWamNetwork):
     """See the module; satisfies `protocol.Network`."""
 
@@ -111,7 +141,7 @@ class OvisU1Network(ImageWamNetwork):
         if not batch.prefix_at_zero:
             assert batch.target_timestep is not None and len(batch.target_timestep) == len(batch.reference)
             timestep = batch.target_timestep
-        memory = OvisMemories(JointMemory(prefix.mask), JointMemory())
+        memory = OvisMemories(JointMemory(prefix.mask, self.recompute), JointMemory())
         self.run_prefix(prefix, self._modulation(timestep, prefix), memory)
         video = None
         if batch.target is not None:
@@ -179,25 +209,19 @@ class OvisU1Network(ImageWamNetwork):
     def run_prefix(self, prefix: OvisPrefix, modulation: OvisModulation, memory: OvisMemory) -> None:
         """Run all layers over the prefix alone; the last owes only its keys and values."""
         text, image, mask = prefix.text, prefix.image, prefix_mask(prefix.mask)
-        length = text.shape[1]
         for layer, block in enumerate(self._doubles()):
-            of_image, of_text = modulation.image[layer], modulation.text[layer]
-            heads, own = block.project_image(image, of_image, prefix.image_table)
-            heads = joined((block.project_text(text, of_text, prefix.text_table), heads))
-            memory.joint.store(layer, heads.key, heads.value)
-            memory.image.store(layer, own.key, own.value)
-            attended = attend(heads.query, heads.key, heads.value, mask)
-            text = block.merge_text(text, attended[:, :length], of_text)
-            image = block.merge_image(image, attended[:, length:], attend(*own), of_image)
+            shared = modulation.text[layer], modulation.image[layer]
+            text, image, both, own = run_layer(memory.joint, double_layer, block, text, image, prefix, shared, mask)
+            memory.joint.store(layer, *both)
+            memory.image.store(layer, *own)
         x, table = torch.cat([text, image], 1), torch.cat([prefix.text_table, prefix.image_table])
         singles = self._singles()
         for layer, single in enumerate(singles[:-1], self.config.double):
-            shared = modulation.single[layer - self.config.double]
-            heads, extra = single.project(x, shared, table)
-            memory.joint.store(layer, heads.key, heads.value)
-            x = single.merge(x, attend(heads.query, heads.key, heads.value, mask), shared, extra)
-        kept = singles[-1].keys_values(x, modulation.single[-1], table)
-        memory.joint.store(self.config.double + len(singles) - 1, *kept)
+            of_single = modulation.single[layer - self.config.double]
+            x, *kept = run_layer(memory.joint, single_layer, single, x, of_single, table, mask)
+            memory.joint.store(layer, *kept)
+        last = singles[-1].keys_values(x, modulation.single[-1], table)
+        memory.joint.store(self.config.double + len(singles) - 1, *last)
 
     def _native(
         self, text: Tensor, image: Tensor, text_table: Tensor, image_table: Tensor, modulation: OvisModulation
