@@ -10,23 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from imagewam_ros import bench_recorder, importer
+from imagewam_ros import bench_recorder
 from imagewam_ros.bench_reference import step
 from imagewam_ros.core.errors import ConfigError, GraphError
+from imagewam_ros.model import hub
 from imagewam_ros.training import lora
 
 
 def test_hub_id_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match="a Hub id needs huggingface_hub; pip install huggingface_hub"):
-        importer.download("owner/name@" + "0" * 40)
+        hub.download("owner/name@" + "0" * 40)
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@" + "0" * 39, "@" + "0" * 41, "@" + "A" * 40])
 def test_unpinned_hub_id_is_refused_before_any_package(monkeypatch, revision):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match="names no pinned revision; add @ and the 40 hex digits"):
-        importer.download("owner/name" + revision)
+        hub.download("owner/name" + revision)
 
 
 def test_adapters_without_peft_leave_the_network_alone(monkeypatch):
