@@ -2,6 +2,8 @@
 """Images and joints to chunks: pairing, latest observation wins, instructions, and bad input."""
 
 import re
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -196,3 +198,36 @@ def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoin
     status.publish(ExecutorStatus(state=ExecutorStatus.FAULTED, reason="left arm's joint states silent"))
     end = result(stopped)
     assert not end.success and end.reason == "the executor faulted: left arm's joint states silent"
+
+
+def test_committed_rows_follow_the_measured_delays_and_a_late_chunk_says_so(spawn, probe, checkpoint) -> None:
+    given = {"sampling__chunking": "frozen", "replan_period_s": 0.05, "delay_quantile": 1.0, "instruction": "lift"}
+    policy = spawn(POLICY, checkpoint=checkpoint, **given)
+    chunks: list[ActionChunk] = probe.collect(ActionChunk, topics.CHUNK, qos.CHUNKS_IN)
+    Robot(probe)
+    assert probe.change("policy", "configure", "activate"), policy.text()
+    assert probe.until(lambda: len(chunks) >= 12), policy.text()
+    received = [messages.to_chunk(message) for message in chunks[:12]]
+    tick_ns = ROBOT.period_ns
+    delays = [chunk.ready_ns - chunk.stamp_ns + tick_ns for chunk in received]
+    assert [chunk.committed_rows for chunk in received[:3]] == [0, 0, 0], (
+        "two chunks are warm-up, the third is measured"
+    )
+    for i, chunk in enumerate(received[3:], start=3):
+        before = received[i - 1]
+        due = chunk.stamp_ns + chunk.period_ns * (1 + np.arange(chunk.rows))
+        covered = int((due - chunk.stamp_ns <= max(delays[2:i])).sum())
+        left = int((due <= before.due_ns(before.rows - 1)).sum())
+        assert chunk.committed_rows == min(covered, left, chunk.rows - 1)
+
+    def paused() -> bool:
+        """Stop the process for longer than any chunk took, and look whether one was being made."""
+        policy.process.send_signal(signal.SIGSTOP)
+        time.sleep(max(delays) / 1e9 + 0.2)
+        policy.process.send_signal(signal.SIGCONT)
+        count = len(chunks)
+        assert probe.until(lambda: len(chunks) > count + 1), policy.text()
+        return bool(re.search(text, policy.text()))
+
+    text = r"chunk \d+ took \d\.\d{3} s, its \d+ committed rows were forecast to cover \d\.\d{3} s; rows that are past"
+    assert any(paused() for _ in range(10)), policy.text()
