@@ -78,6 +78,16 @@ def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     lock.close()
 
 
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Print what the tests of faults measured, one row each."""
+    rows = [value for r in terminalreporter.getreports("passed") for key, value in r.user_properties if key == "fault"]
+    if rows:
+        terminalreporter.section("faults on the running graph")
+        terminalreporter.write_line(f"{'fault':<42}{'to standstill':>14}   reason; recorder")
+        for fault, seconds, reason, recorded in rows:
+            terminalreporter.write_line(f"{fault:<42}{seconds:>12.2f} s   {reason}; {recorded}")
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -229,14 +239,16 @@ class Cell:
     """A simulated cell with its executor, as a test drives and watches them."""
 
     def __init__(self, spawn, probe, speed: float, simulated: bool, remap: str = "", **executor: object) -> None:
+        """`remap` holds from:=to pairs of the simulator's topics, apart by spaces."""
         self.probe = probe
+        moved = dict(pair.split(":=") for pair in remap.split())
         self.statuses: list[ExecutorStatus] = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
-        joint_topic = remap.partition(":=")[2] or topics.JOINT_STATES
+        joint_topic = moved.get(topics.JOINT_STATES, topics.JOINT_STATES)
         self.joints: list[JointState] = probe.collect(JointState, joint_topic, qos.COMMAND_LOG)
         self.logged: list[ExecutorCommand] = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
         self.chunks = probe.node.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         output = str(executor.get("output", "forward"))
-        more = ("-r", remap) if remap else ()
+        more = [word for pair in remap.split() for word in ("-r", pair)]
         self.sim = spawn("imagewam_ros.nodes.sim_node", *more, use_sim_time=simulated, speed=speed, controller=output)
         executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
         executor = {"control__joint_state_timeout_s": 1.0, "guarded": False} | executor
@@ -281,8 +293,8 @@ class Cell:
         target[[0, 7]] += angle_rad
         return target
 
-    def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
-        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1])), (
+    def wait(self, condition: Callable[[ExecutorStatus], object], timeout: float = 15.0) -> ExecutorStatus:
+        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1]), timeout), (
             [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[-3:]],
             self.executor.text(),
         )
