@@ -182,7 +182,8 @@ class Probe:
     def change(self, node: str, *transitions: str, timeout: float = 30.0) -> bool:
         """Drive a lifecycle node through `transitions`; False at the first that fails.
 
-        DDS may lose an answer that is sent before the new client is matched; then the node's state tells.
+        rmw_fastrtps drops an answer when the client's reader is not matched 0.1 s after the request came, which a
+        busy machine exceeds for a new client; then the node's state tells.
         """
         for name in transitions:
             request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
@@ -192,7 +193,12 @@ class Probe:
         return True
 
     def state(self, node: str) -> str:
-        return str(self.call(GetState, f"/{node}/get_state", GetState.Request()).current_state.label)
+        """State of a lifecycle node, asked for again where the answer is lost (see `change`)."""
+        for _ in range(6):
+            answer = self._ask(GetState, f"/{node}/get_state", GetState.Request(), 5.0)
+            if answer.done():
+                return str(answer.result().current_state.label)
+        raise AssertionError(f"no answer from {node}/get_state")
 
     def collect(self, kind: type, topic: str, qos: object = 10) -> list:
         """Subscribe and return the list that fills."""

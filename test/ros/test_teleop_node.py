@@ -147,7 +147,10 @@ def test_a_recorded_gamepad_moves_the_simulated_arm(spawn, probe, tmp_path) -> N
     let_go = "matching: hold the dead-man switch to move"
     assert probe.until(lambda: told and told[-1].data == let_go, 60), teleop.text()
     assert probe.until(lambda: status[-1].state == ExecutorStatus.HOLDING), status[-1].reason
-    moved = np.abs(messages.to_joint_state(joints[-1], ROBOT.joint_names).position - start)
-    assert moved[:6].max() > 0.05, moved
-    assert moved[7:13].max() < 0.02, "the right arm was left alone"
+
+    def moved() -> np.ndarray:
+        return np.abs(messages.to_joint_state(joints[-1], ROBOT.joint_names).position - start)
+
+    assert probe.until(lambda: moved()[:6].max() > 0.05), (moved(), status[-1], executor.text(), teleop.text())
+    assert moved()[7:13].max() < 0.02, "the right arm was left alone"
     assert status[-1].accepted > status[-1].refused, status[-1].refusal
