@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imagewam_ros.control import campaign, tracking, travel
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
+from imagewam_ros.core.errors import ConfigError
 
 JUMP = 1e-6
 """Largest velocity jump of the reference over the limit that passes."""
@@ -27,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ticks", type=int, default=100_000, help="commands in the campaign (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of campaign and trajectories (default: %(default)s)")
     parser.add_argument("--plot", type=Path, help="draw the travel of late-moving chunks into this PNG and do no more")
+    parser.add_argument("--timing", action="store_true", help="run the real node instead: period, CPU, allocations")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of --timing (default: %(default)s)")
+    parser.add_argument("--output", default="forward", help="of --timing: forward, trajectory (default: %(default)s)")
+    parser.add_argument("--fifo-priority", type=int, default=0, help="of --timing: SCHED_FIFO, 1 to 99 (default: off)")
+    parser.add_argument("--cpu", type=int, default=-1, help="of --timing: CPU of the control thread (default: any)")
     parser.add_argument("--json", action="store_true", help="print only the line of JSON")
 
 
@@ -37,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         plot_travel(robot, args.plot)
         print(args.plot)
         return 0
+    if args.timing:
+        return _time(robot, args)
     tally = campaign.run(robot, args.ticks, args.seed, None if quiet else _progress(args.ticks))
     ratios = {}
     for latency_s in LATENCIES_S:
@@ -65,6 +73,19 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(result))
     passed = not (tally.violations or tally.starved_ticks or tally.unstoppable) and tally.velocity_jump <= JUMP
     return 0 if passed else 1
+
+
+def _time(robot: Embodiment, args: argparse.Namespace) -> int:
+    """Measure the real node; figures judge nothing."""
+    from imagewam_ros.bench_timing import measure, table  # needs ROS
+
+    if not args.seconds > 0:
+        raise ConfigError(f"--seconds must be positive, found {args.seconds}; try --seconds 20")
+    found = measure(robot, args)
+    if not args.json:
+        print(table(found))
+    print(json.dumps(found))
+    return 0
 
 
 def plot_travel(robot: Embodiment, path: Path) -> None:

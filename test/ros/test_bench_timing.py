@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The timing of the real node is measured, and a tick keeps nothing. What the figures are is the machine's matter."""
+
+import json
+import os
+import subprocess
+import sys
+
+from imagewam_ros.bench_timing import COUNTED_TICKS, allocations
+from imagewam_ros.core.embodiment import load_embodiment
+
+
+def test_the_real_node_is_timed_beside_an_empty_loop() -> None:
+    command = [sys.executable, "-m", "imagewam_ros", "bench", "executor", "--timing", "--seconds", "2"]
+    command += ["--output", "trajectory"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].split() == ["period,", "ms", "p50", "p99", "max", "p50", "off", "by"]
+    assert lines[1].startswith("executor node") and lines[2].startswith("empty loop beside it")
+    found = json.loads(lines[-1])
+    assert (found["rate_hz"], found["output"]) == (200.0, "trajectory")
+    assert found["ticks"] >= 10
+    assert 0 < found["cpu_share"] <= 1.5
+    for key in ("period_ms", "empty_loop_period_ms"):
+        assert 0 < found[key]["p50"] <= found[key]["p99"] <= found[key]["max"]
+
+
+def test_no_time_is_a_mistake() -> None:
+    command = [sys.executable, "-m", "imagewam_ros", "bench", "executor", "--timing", "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.returncode == 2
+    assert "--seconds must be positive, found 0.0; try --seconds 20" in done.stderr
+
+
+def test_a_tick_allocates_little_and_keeps_nothing() -> None:
+    found = allocations(load_embodiment("sim_cell"), seed=0)
+    assert found["transient_bytes"]["max"] < 64_000
+    assert abs(found["kept_bytes"]) < 20 * COUNTED_TICKS
