@@ -23,9 +23,10 @@ from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.graph import GraphedPrefill
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
-from imagewam_ros.model.protocol import Instruction, PrefixCache
+from imagewam_ros.model.protocol import Context, Instruction, PrefixCache
 from imagewam_ros.model.quantised import check_weights, quantise
 from imagewam_ros.model.sampler import Drawn, Sampler, SamplerConfig
 from imagewam_ros.model.wam import ImageWam
@@ -61,6 +62,8 @@ class Policy:
         self.preprocess_s = 0.0
         """Part of the last inference that made inputs of the observation; on a GPU until that was queued."""
         self._sampler = Sampler(model.network, contract.denoising, contract.horizon, sampling or SamplerConfig(), clock)
+        graphed = self._sampler.config.cuda_graph
+        self._graphs = GraphedPrefill(self._prefill_from, self._sampler.room) if graphed else None
 
     @classmethod
     def load(
@@ -160,9 +163,17 @@ class Policy:
         pixels, proprio = self.inputs(observation)
         self.preprocess_s = time.perf_counter() - before
         instruction = self._instructions[observation.instruction]
-        cache = self._model.prefill(pixels, proprio, instruction, self._sampler.plan, self._cache)
-        self._cache = self._sampler.room(cache)
+        self._cache = self._prefill(pixels, proprio, instruction)
         return self._sampler.draw(seed, self._cache, start, committed)
+
+    def _prefill(self, pixels: Tensor, proprio: Tensor, instruction: Instruction) -> PrefixCache:
+        if self._graphs is not None:
+            return self._graphs(pixels, proprio, self._model.text.condition(instruction.tokens, pixels))
+        cache = self._model.prefill(pixels, proprio, instruction, self._sampler.plan, self._cache)
+        return self._sampler.room(cache)
+
+    def _prefill_from(self, images: Tensor, proprio: Tensor, tokens: Tensor, cache: PrefixCache | None) -> PrefixCache:
+        return self._model.prefill_from(images, proprio, Context(tokens), self._sampler.plan, cache)
 
     def _targets(self, drawn: Drawn, observation: Observation) -> Rows:
         """Targets (samples, rows, joints) in rad and m."""

@@ -21,6 +21,7 @@ from imagewam_ros.core.schema import Image
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.flow import action_noise
+from imagewam_ros.model.graph import GraphedPrefill
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Context, PrefixCache
@@ -62,7 +63,9 @@ class Case:
         grid = "bfloat16" if self.dtype == torch.bfloat16 else "float32"
         self._network = network = packed(quantised(self.weights.network, self.precision))
         times = Denoising(time_grid=grid)
-        self.sampler = Sampler(network, times, HORIZON, SamplerConfig(denoiser=self.denoiser))
+        graphed = self.device.type == "cuda" and self.denoiser == "sequential"
+        self.sampler = Sampler(network, times, HORIZON, SamplerConfig(denoiser=self.denoiser, cuda_graph=graphed))
+        self._graphs = GraphedPrefill(self._prefill, self.sampler.room) if graphed else None
         self._chunked = {
             name: Sampler(network, times, HORIZON, SamplerConfig(chunking=name)) for name in ("frozen", "guided")
         }
@@ -87,21 +90,30 @@ class Case:
         return self._ours(watch, pixels, self._chunked["guided"], self._committed)
 
     def _ours(self, watch: Stopwatch, pixels: Tensor | None, sampler: Sampler, committed: Committed | None) -> Tensor:
-        network = self._network
         with watch.phase("preprocess"):
             if pixels is None:
                 pixels = mosaic_pixels(self.images, self.layout.mosaic, self.device)
         with watch.phase("text"):
             context = self.text or self.schedule.text_context(self.weights, self.ids, pixels)
-        with watch.phase("vae"):
-            latents = self._codec.encode(pixels).to(self.dtype)
-        with watch.phase("prefill"):
-            plan = sampler.plan
-            cache = network.prefill(latents, context, self.proprio, HORIZON, plan, self.cache)
-            self.cache = sampler.room(cache)
+        if self._graphs is not None and sampler is self.sampler:
+            with watch.phase("prefill"):  # with the image encoder
+                cache = self._graphs(pixels, self.proprio, context)
+        else:
+            with watch.phase("vae"):
+                latents = self._codec.encode(pixels).to(self.dtype)
+            with watch.phase("prefill"):
+                cache = self._network.prefill(latents, context, self.proprio, HORIZON, sampler.plan, self.cache)
+                cache = self.cache = sampler.room(cache)
         with watch.phase("denoise"):
-            actions = sampler.draw(0, self.cache, committed=committed).actions
+            actions = sampler.draw(0, cache, committed=committed).actions
         return actions.float().cpu()
+
+    def _prefill(self, images: Tensor, proprio: Tensor, tokens: Tensor, cache: PrefixCache | None) -> PrefixCache:
+        latents = self._codec.encode(images).to(self.dtype)
+        filled: PrefixCache = self._network.prefill(
+            latents, Context(tokens), proprio, HORIZON, self.sampler.plan, cache
+        )
+        return filled
 
     def reference(self, watch: Stopwatch, pixels: Tensor | None = None) -> Tensor:
         """One chunk (1, T, D) as the authors make it."""

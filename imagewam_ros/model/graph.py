@@ -1,45 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function of one tensor as one CUDA graph: all its kernels in a single launch, at fixed addresses."""
+"""Work as one CUDA graph: all its kernels in a single launch, at fixed addresses.
+
+What is captured reads nothing back and branches on no value; `test/model/test_graph.py` traces both parts
+of a chunk on a CPU and holds them to that. Captures on a device are tested where there is one.
+"""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.model.protocol import Context, PrefixCache
 
 WARM_UP = 3
 """Runs before the capture, as torch's documentation asks for."""
 
+KEPT = 8
+"""Graphs of one kind that are kept; each holds memory of its own."""
+
 
 class Captured:
-    """Replay `work` on inputs like the given one. What it returns is overwritten by the next replay.
+    """Replay `work` on inputs like the given ones. What it returns is overwritten by the next replay.
 
     `work` must neither wait for the device nor depend on values. Raises ConfigError off CUDA and
     when the capture fails.
     """
 
-    def __init__(self, work: Callable[[Tensor], Tensor], like: Tensor) -> None:
-        require_cuda(like.device)
-        self._input = like.clone()
+    def __init__(self, work: Callable[..., Any], *like: Tensor) -> None:
+        device = like[0].device
+        require_cuda(device)
+        self._inputs = [each.clone() for each in like]
         self._graph = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream(like.device)
-        side.wait_stream(torch.cuda.current_stream(like.device))
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
         try:
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP):
-                    work(self._input)
-            torch.cuda.current_stream(like.device).wait_stream(side)
+                    work(*self._inputs)
+            torch.cuda.current_stream(device).wait_stream(side)
             with torch.cuda.graph(self._graph):
-                self._output = work(self._input)
+                self._output = work(*self._inputs)
         except RuntimeError as error:
             raise ConfigError(f"capturing a CUDA graph failed ({error}); set cuda_graph to false") from error
 
-    def __call__(self, value: Tensor) -> Tensor:
-        """Run the graph on `value`."""
-        self._input.copy_(value)
+    def __call__(self, *values: Tensor) -> Any:
+        """Run the graph on values."""
+        for kept, value in zip(self._inputs, values, strict=True):
+            kept.copy_(value)
         self._graph.replay()
         return self._output
+
+
+class Work(Protocol):
+    """A prefill from text features alone."""
+
+    def __call__(self, images: Tensor, proprio: Tensor, tokens: Tensor, cache: PrefixCache | None) -> PrefixCache:
+        """Fill `cache` from images (1, 3, H, W), proprio (1, P) and features (1, L, ctx), or a new one without it."""
+
+
+class GraphedPrefill:
+    """Prefill by one graph per length of the text, each into a cache of its own.
+
+    `room` gives a cache the room that denoising needs.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        room: Callable[[PrefixCache], PrefixCache],
+        capture: Callable[..., Any] = Captured,
+    ) -> None:
+        self._work, self._room, self._capture = work, room, capture
+        self._kept: dict[torch.Size, tuple[PrefixCache, Any]] = {}
+
+    def __call__(self, images: Tensor, proprio: Tensor, context: Context) -> PrefixCache:
+        """Return the filled cache, the same one for the same length. Raises ConfigError for padded text."""
+        if context.mask is not None:
+            raise ConfigError("cuda_graph needs text without padding, which this checkpoint keeps; set it to false")
+        length = context.tokens.shape
+        if length not in self._kept:
+            cache = self._room(self._work(images, proprio, context.tokens, None))
+
+            make_room(self._kept)
+            self._kept[length] = cache, self._capture(partial(self._work, cache=cache), images, proprio, context.tokens)
+        cache, graph = self._kept[length]
+        graph(images, proprio, context.tokens)
+        return cache
+
+
+def make_room(kept: dict[Any, Any]) -> None:
+    """Forget the oldest entry of a full dictionary of graphs."""
+    if len(kept) >= KEPT:
+        del kept[next(iter(kept))]
 
 
 def require_cuda(device: torch.device) -> None:

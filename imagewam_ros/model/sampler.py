@@ -14,7 +14,7 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.chunking import BETA, Committed, denoise_frozen, denoise_guided
 from imagewam_ros.model.flow import action_noise
-from imagewam_ros.model.graph import Captured, require_cuda
+from imagewam_ros.model.graph import Captured, make_room, require_cuda
 from imagewam_ros.model.lanes import denoise_lanes, with_lanes
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.picard import Sweep, denoise_parallel, plan_sweeps
@@ -35,7 +35,8 @@ class SamplerConfig:
     sweeps and falls back to sequential steps above `tolerance` (normalised units). chunking says
     how committed rows condition a chunk. deadline_ms > 0 takes as many steps as fit after the
     prefill, from measured times, at least `fewest_steps` and at most the contract's: fewer steps
-    give other actions. cuda_graph runs the plain loop of one draw as one launch, on a CUDA device.
+    give other actions. cuda_graph runs the prefill and the plain loop of one draw as one launch
+    each, on a CUDA device.
     """
 
     samples: int = 1
@@ -89,7 +90,7 @@ class Sampler:
         self._plans: dict[int, Plan] = {}
         self._step_s = 0.0
         self.plan = self._plan(denoising.steps)
-        self._captured: tuple[PrefixCache, Plan, Captured] | None = None
+        self._graphs: dict[tuple[int, int], tuple[PrefixCache, Plan, Captured]] = {}
         if config.cuda_graph:
             require_cuda(self.plan.timesteps.device)
         self._sweeps: list[Sweep] = []
@@ -137,10 +138,13 @@ class Sampler:
     def _free(self, noise: Tensor, cache: PrefixCache, plan: Plan) -> Tensor:
         if not self.config.cuda_graph:
             return self._network.denoise(noise, cache, plan)
-        if self._captured is None or self._captured[0] is not cache or self._captured[1] is not plan:
+        key = id(cache), id(plan)  # both are kept, so no other has their numbers
+        if key not in self._graphs:
+            make_room(self._graphs)
             work = partial(self._network.denoise, cache=cache, plan=plan)
-            self._captured = cache, plan, Captured(work, noise)
-        return self._captured[2](noise).clone()
+            self._graphs[key] = cache, plan, Captured(work, noise)
+        actions: Tensor = self._graphs[key][2](noise)
+        return actions.clone()
 
     def _affordable(self, spent_s: float) -> int:
         """Steps that fit; all of them before one was measured."""

@@ -12,6 +12,7 @@ from imagewam_ros.model import flow
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import (
+    Context,
     ImageCodec,
     Instruction,
     JointBatch,
@@ -90,7 +91,18 @@ class ImageWam(nn.Module):
         cache: PrefixCache | None = None,
     ) -> PrefixCache:
         """See `protocol.WorldActionModel`."""
-        context = self.text.condition(instruction.tokens, images)
+        return self.prefill_from(images, proprio, self.text.condition(instruction.tokens, images), plan, cache)
+
+    @torch.no_grad()
+    def prefill_from(
+        self,
+        images: Tensor,
+        proprio: Tensor,
+        context: Context,
+        plan: Plan | None = None,
+        cache: PrefixCache | None = None,
+    ) -> PrefixCache:
+        """The same from text features that are there already."""
         return self.network.prefill(
             self.encode_images(images), context, self._state(proprio), self.horizon, plan, cache
         )

@@ -1,12 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a CUDA graph needs of both parts of a chunk, tried without a device: no value is read, nothing leaves
+the device, addresses stay; and the bookkeeping of graphs.
+"""
+
 import pytest
+import small_networks
 import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.graph import Captured
+from imagewam_ros.model.graph import KEPT, Captured, GraphedPrefill
+from imagewam_ros.model.lanes import with_lanes
+from imagewam_ros.model.mot import buffers_of
+from imagewam_ros.model.picard import plan_sweeps, sweep_all
 from imagewam_ros.model.protocol import Context
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
+
+HORIZON = 6
+
+
+def inputs(network, seed, length=5, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    c = network.config
+    shapes = ((1, c.channels, 4, 8), (1, c.proprio_dim), (1, length, c.text_dim))
+    return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+
+
+def noise(network, seed, device="cpu"):
+    shape = 1, HORIZON, network.config.action_dim
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def parts_of_a_chunk(network):
+    """Prefill, sequential steps and sweeps as functions of tensors alone."""
+    plan = network.plan(Denoising())
+    sweeps = plan_sweeps(network, plan, HORIZON, 4)
+
+    def prefill(latents, proprio, tokens):
+        return buffers_of(network.prefill(latents, Context(tokens), proprio, HORIZON, plan))
+
+    with torch.no_grad():
+        latents, proprio, tokens = inputs(network, 0)
+        cache = network.prefill(latents, Context(tokens), proprio, HORIZON, plan)
+        lanes = with_lanes(cache, 10)
+
+    return {
+        "prefill": (prefill, lambda seed: inputs(network, seed)),
+        "steps": (lambda x: network.denoise(x, cache, plan), lambda seed: [noise(network, seed)]),
+        "sweeps": (lambda x: sweep_all(network, x, lanes, plan, sweeps), lambda seed: [noise(network, seed)]),
+    }
+
+
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+@pytest.mark.parametrize("part", ["prefill", "steps", "sweeps"])
+def test_no_value_decides_what_runs(backbone, part):
+    """Traced without values, then replayed on others: the trace would fail at the first value that is read."""
+    network = small_networks.network(backbone).requires_grad_(False)
+    work, make = parts_of_a_chunk(network)[part]
+    work(*make(0))
+    with torch.no_grad():
+        traced = make_fx(work, tracing_mode="fake", _allow_non_fake_inputs=True)(*make(0))
+        for seed in (1, 2):
+            found, wanted = (tree_leaves(each(*make(seed))) for each in (traced, work))
+            assert len(found) == len(wanted) and all(map(torch.equal, found, wanted))
+
+
+def test_the_trace_finds_a_value_that_is_read():
+    with pytest.raises(GuardOnDataDependentSymNode):
+        make_fx(lambda x: x + 1 if x.sum() > 0 else x, tracing_mode="fake")(torch.ones(2))
+
+
+class Crossings(TorchDispatchMode):
+    """Calls whose tensors are not all on one device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        if len({tensor.device for tensor in tensors}) > 1:
+            self.found.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_nothing_leaves_the_device(backbone):
+    """The device is "meta", which also fails where a value is read back."""
+    network = small_networks.network(backbone).to("meta").requires_grad_(False)
+    with torch.no_grad():
+        plan = network.plan(Denoising())
+        latents, proprio, tokens = inputs(network, 0, device="meta")
+        cache = network.prefill(latents, Context(tokens), proprio, HORIZON, plan)
+        start = noise(network, 0, "meta")
+        network.denoise(start, cache, plan)  # makes the rotary table
+        with Crossings() as crossings:
+            again = network.prefill(latents, Context(tokens), proprio, HORIZON, plan, cache)
+            network.denoise(start, again, plan)
+    assert again is cache and crossings.found == []
+
+
+class Called:
+    """Stands where a graph would: replays by calling, on copies of its inputs at fixed addresses."""
+
+    made = 0
+
+    def __init__(self, work, *like):
+        Called.made += 1
+        self.work, self.inputs = work, [each.clone() for each in like]
+
+    def __call__(self, *values):
+        for kept, value in zip(self.inputs, values, strict=True):
+            kept.copy_(value)
+        return self.work(*self.inputs)
+
+
+@pytest.fixture
+def graphed():
+    network = small_networks.network("flux2").requires_grad_(False)
+    plan = network.plan(Denoising())
+
+    def work(images, proprio, tokens, cache):
+        return network.prefill(images, Context(tokens), proprio, HORIZON, plan, cache)
+
+    Called.made = 0
+    return network, work, GraphedPrefill(work, lambda cache: cache, Called)
+
+
+def test_each_length_of_text_has_one_graph_and_one_cache(graphed):
+    network, work, prefill = graphed
+    addresses = {}
+    for seed, length in enumerate((5, 7, 5, 5, 7)):
+        latents, proprio, tokens = inputs(network, seed, length)
+        with torch.no_grad():
+            cache, wanted = prefill(latents, proprio, Context(tokens)), work(latents, proprio, tokens, None)
+        assert torch.equal(cache.keys, wanted.keys) and torch.equal(cache.values, wanted.values)
+        assert addresses.setdefault(length, cache.keys.data_ptr()) == cache.keys.data_ptr()
+    assert Called.made == 2 and len(set(addresses.values())) == 2
+
+
+def test_the_oldest_graph_is_forgotten(graphed):
+    network, _, prefill = graphed
+    for length in [*range(1, KEPT + 2), KEPT + 1, 1]:
+        latents, proprio, tokens = inputs(network, 0, length)
+        with torch.no_grad():
+            prefill(latents, proprio, Context(tokens))
+    assert Called.made == KEPT + 2  # the last length was kept, the first had to be made again
+
+
+def test_padded_text_is_refused(graphed):
+    network, _, prefill = graphed
+    latents, proprio, tokens = inputs(network, 0)
+    with pytest.raises(ConfigError, match="cuda_graph needs text without padding, which this checkpoint keeps"):
+        prefill(latents, proprio, Context(tokens, torch.ones(1, 5, dtype=torch.bool)))
 
 
 def test_graph_is_refused_without_cuda(small_model):
@@ -21,17 +173,27 @@ def test_graph_is_refused_without_cuda(small_model):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_graph_gives_the_plain_actions(small_model):
-    network = small_model.network.to("cuda")
-    try:
-        latents = torch.zeros(1, network.config.channels, 2, 4, device="cuda")
-        context = Context(torch.zeros(1, 5, network.config.text_dim, device="cuda"))
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_graphs_give_the_plain_actions(backbone):
+    network = small_networks.network(backbone).to("cuda").requires_grad_(False)
+    plain, graph = (
+        Sampler(network, Denoising(), HORIZON, SamplerConfig(cuda_graph=captured)) for captured in (False, True)
+    )
+
+    def work(images, proprio, tokens, cache):
+        return network.prefill(images, Context(tokens), proprio, HORIZON, plain.plan, cache)
+
+    prefill = GraphedPrefill(work, graph.room)
+    for seed, length in enumerate((5, 7, 5)):
+        latents, proprio, tokens = inputs(network, seed, length, "cuda")
         with torch.no_grad():
-            cache = network.prefill(latents, context, torch.zeros(1, 14, device="cuda"), 6)
-            plain, graph = (
-                Sampler(network, Denoising(), 6, SamplerConfig(cuda_graph=captured)) for captured in (False, True)
-            )
-            for seed in (0, 1):
-                assert torch.equal(plain.draw(seed, cache).actions, graph.draw(seed, cache).actions)
-    finally:
-        network.to("cpu")
+            wanted = plain.draw(seed, work(latents, proprio, tokens, None)).actions
+            found = graph.draw(seed, prefill(latents, proprio, Context(tokens))).actions
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_failed_capture_says_what_to_change():
+    with pytest.raises(ConfigError, match=r"capturing a CUDA graph failed .*; set cuda_graph to false"):
+        Captured(lambda x: x.cpu(), torch.zeros(4, device="cuda"))

@@ -2,31 +2,18 @@
 """Packed linear layers against the plain ones, which stay the oracle."""
 
 import pytest
+import small_networks
 import torch
 from torch import nn
 
 from imagewam_ros.core.contract import Denoising
-from imagewam_ros.model import factory
 from imagewam_ros.model.chunking import Committed, denoise_guided, soft_weights
 from imagewam_ros.model.flow import action_noise
-from imagewam_ros.model.flux2 import Flux2Config, linear_rows
-from imagewam_ros.model.omnigen2 import OmniGen2Config
-from imagewam_ros.model.ovis_u1 import OvisU1Config
+from imagewam_ros.model.flux2 import linear_rows
 from imagewam_ros.model.packed import PackedLinear, can_pack, packed
 from imagewam_ros.model.protocol import Context
 
 HORIZON = 6
-CONFIGS = {
-    "flux2": Flux2Config(
-        hidden=32, heads=2, axes=(4, 4, 4, 4), double=1, single=2, channels=16, text_dim=24, action_hidden=16
-    ),
-    "omnigen2": OmniGen2Config(
-        hidden=24, heads=4, kv_heads=2, axes=(2, 2, 2), layers=2, refiner_layers=1, multiple_of=8, text_dim=16,
-        action_hidden=16, action_multiple_of=8,
-    ),
-    "ovis_u1": OvisU1Config(hidden=24, heads=2, axes=(4, 4, 4), double=1, single=2, text_dim=16),
-}  # fmt: skip
-
 WEIGHT = nn.Parameter(torch.zeros(1))
 pytestmark = pytest.mark.skipif(not can_pack(WEIGHT), reason="this processor has no packed kernels")
 
@@ -36,18 +23,13 @@ def linear(bias=True):
     return nn.Linear(40, 24, bias=bias)
 
 
-def build(variant):
-    torch.manual_seed(0)
-    return factory.build_network(factory.ModelSpec(variant, CONFIGS[variant], None)).eval()
-
-
 def prefilled(network, plan):
     generator = torch.Generator().manual_seed(1)
     config = network.config
     latents = torch.randn(1, config.channels, 4, 8, generator=generator)
     context = Context(torch.randn(1, 5, config.text_dim, generator=generator))
     with torch.no_grad():
-        return network.prefill(latents, context, torch.randn(1, 14, generator=generator), HORIZON, plan)
+        return network.prefill(latents, context, torch.randn(1, config.proprio_dim, generator=generator), HORIZON, plan)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -76,11 +58,11 @@ def test_gradients_pass_to_the_input():
     assert torch.allclose(found.grad, wanted.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", CONFIGS)
-def test_actions_are_those_of_the_plain_network(variant):
-    network = build(variant)
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_actions_are_those_of_the_plain_network(backbone):
+    network = small_networks.network(backbone)
     twin = packed(network)
-    noise, answers = action_noise(0, HORIZON, 14), []
+    noise, answers = action_noise(0, HORIZON, small_networks.DIMS), []
     for each in (network, twin):
         plan = each.plan(Denoising())
         cache = prefilled(each, plan)
@@ -89,19 +71,21 @@ def test_actions_are_those_of_the_plain_network(variant):
     assert torch.allclose(*answers, atol=1e-5) and not any(type(m) is nn.Linear for m in twin.modules())
 
 
-@pytest.mark.parametrize("variant", CONFIGS)
-def test_guidance_passes_through_packed_layers(variant):
-    network = build(variant)
-    committed = Committed(torch.ones(HORIZON, 14), soft_weights(HORIZON, 2, 5), 2)
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_guidance_passes_through_packed_layers(backbone):
+    network = small_networks.network(backbone)
+    committed = Committed(torch.ones(HORIZON, small_networks.DIMS), soft_weights(HORIZON, 2, 5), 2)
     answers = []
     for each in (network, packed(network)):
         plan = each.plan(Denoising())
-        answers.append(denoise_guided(each, action_noise(0, HORIZON, 14), prefilled(each, plan), plan, committed))
+        answers.append(
+            denoise_guided(each, action_noise(0, HORIZON, small_networks.DIMS), prefilled(each, plan), plan, committed)
+        )
     assert torch.allclose(*answers, atol=1e-4)
 
 
 def test_other_weights_are_shared_and_the_given_network_stays():
-    network = build("flux2")
+    network = small_networks.network("flux2")
     names = [name for name, _ in network.named_parameters()]
     twin = packed(network)
     assert twin.action.single_blocks[0].norm.key_norm.scale is network.action.single_blocks[0].norm.key_norm.scale
