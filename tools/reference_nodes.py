@@ -4,6 +4,7 @@
 import dataclasses
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -31,15 +32,12 @@ ALL = """Every node publishes /diagnostics and takes `use_sim_time`; all but bri
 node. Topics are those of the default parameters. The recorder subscribes to what it records when an episode starts,
 realsense publishes what usb_camera does and, with `enable_depth`, `camera/depth/image_rect_raw`."""
 EVERY_NODE = ("/rosout", "/parameter_events", "/diagnostics")
-EVERY_LIFECYCLE = (
-    "_state",
-    "_states",
-    "_transitions",
-    "transition_event",
-    "_parameters",
-    "parameter_types",
-    "type_description",
-)
+EVERY_LIFECYCLE = {
+    *("change_state", "get_state", "get_available_states", "get_available_transitions", "get_transition_graph"),
+    *("transition_event", "describe_parameters", "get_parameter_types", "get_parameters", "list_parameters"),
+    *("set_parameters", "set_parameters_atomically", "get_type_description"),
+}
+"""Last words of names that every node has."""
 
 
 class Blank:
@@ -86,12 +84,23 @@ class End(NamedTuple):
 
 def page() -> str:
     """Topics, services, actions and parameters of every node, with the defaults of every parameter."""
-    lines = ["# Nodes", "", MADE, ALL, ""]
+    lines = ["# Nodes", "", MADE, ALL, "", "```mermaid", "flowchart LR", *_flow(), "```", ""]
     for name, (config, _) in NODES.items():
         shown = sorted({row(e.verb, f"`{e.name}`", e.kind, e.qos) for e in ends().get(name, ()) if _is_ours(e.name)})
         head = table("direction", "name", "type", "quality of service")
         lines += [f"## {name}", "", *((*head, *shown, "") if shown else ()), *_parameters(config), ""]
     return "\n".join(lines)
+
+
+def _flow() -> Iterator[str]:
+    """Lines of a Mermaid chart: who publishes what to whom, alike topics as one."""
+    for one, mine in ends().items():
+        for other, theirs in ends().items():
+            sent = {end.name for end in mine if end.verb == "publishes" and _is_ours(end.name)}
+            heard = {end.name for end in theirs if end.verb == "subscribes to"}
+            alike = sorted({re.sub(r"^(left|right|head)(_wrist)?_", "*_", name) for name in sent & heard})
+            if alike and one != other:
+                yield f'  {one} -->|"{"<br/>".join(alike)}"| {other}'
 
 
 @cache
@@ -123,8 +132,7 @@ def _ends(node: ManagedNode) -> Iterator[End]:
 
 
 def _is_ours(name: str) -> bool:
-    leaf = name.rpartition("/")[2]
-    return name not in EVERY_NODE and not any(word in leaf for word in EVERY_LIFECYCLE)
+    return name not in EVERY_NODE and name.rpartition("/")[2] not in EVERY_LIFECYCLE
 
 
 def _relative(name: str) -> str:

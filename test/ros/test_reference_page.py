@@ -25,5 +25,6 @@ def test_page_and_policy_are_what_the_nodes_have() -> None:
     page, policy = json.loads(done.stdout.partition("FILES ")[2])
     committed = (ROOT / "docs" / "reference" / "nodes.md").read_text(encoding="utf8")
     assert committed.splitlines() == page.splitlines(), "run `make reference`"
+    assert "| subscribes to | `joint_states` |" in page and "change_state" not in page
     committed = (ROOT / "config" / "security" / "cell.policy.xml").read_text(encoding="utf8")
     assert committed.splitlines() == policy.splitlines(), "run `make reference`"
