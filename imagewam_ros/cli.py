@@ -56,6 +56,11 @@ COMMANDS = {
         "count a policy's successes in the simulator, with images and without",
         "imagewam evaluate --episodes 50 --seed 1000 --json",
     ),
+    "dagger": Command(
+        "imagewam_ros.dagger",
+        "let the expert correct a policy's runs, train on the corrections and compare",
+        "imagewam dagger --policy runs/tiny/checkpoint --data data/tray --out runs/dagger_1",
+    ),
     "serve": Command(
         "imagewam_ros.serve",
         "serve a policy to clients of openpi's websocket protocol",

@@ -47,7 +47,8 @@ class Provenance:
     of a frame is the target one period after it, 0 where it is the command issued at it.
     seed is the scene's, -1 where there is none. action_topic carries one target per frame, or the
     commands that were sent (ExecutorCommand). latency_ns maps streams (a camera, "joints") to how
-    much later than the instant that they show their stamps are, as pairs.
+    much later than the instant that they show their stamps are, as pairs. interventions are first and last
+    stamps of what a human or an expert corrected while a policy ran; see data/interventions.py.
     """
 
     robot: str
@@ -64,6 +65,7 @@ class Provenance:
     joint_topic: str = JOINT_TOPIC
     action_topic: str = ACTION_TOPIC
     latency_ns: tuple[tuple[str, int], ...] = ()
+    interventions: tuple[tuple[int, int], ...] = ()
     software: tuple[tuple[str, str], ...] = field(default_factory=lambda: software_versions())
 
     @classmethod

@@ -21,8 +21,9 @@ from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import rewrite_custom
 from imagewam_ros.data.bag_recorder import Recording
 from imagewam_ros.data.episode import CUSTOM_KEY, Provenance
-from imagewam_ros.msg import ActionChunk, EpisodeStatus, SimStatus
-from imagewam_ros.nodes import parameters, qos, topics
+from imagewam_ros.data.interventions import SpanKeeper
+from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorStatus, SimStatus
+from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.recorder_config import RecorderConfig
@@ -102,7 +103,7 @@ class RecorderNode(ManagedNode):
         directory = Path(self._config.directory) / now.strftime("episode_%Y%m%d_%H%M%S_%f")
         about = self._provenance()
         recording = Recording(directory, _custom(about), self._config.recording)
-        self._directory, self._about = directory, about
+        self._directory, self._about, self._taken = directory, about, SpanKeeper()
         self._streams = {name: recording.add(topic) for name, topic in self._raw.topics.items()}
         for name, (data, published_ns) in self._raw.latched.items():
             recording.put(self._streams[name], self.get_clock().now().nanoseconds, data, published_ns)
@@ -121,7 +122,7 @@ class RecorderNode(ManagedNode):
         self._state, self._reason = EpisodeStatus.SAVING, reason
         self._last = recording
         self._publish_status()
-        self._about = dataclasses.replace(self._about, label=label)
+        self._about = dataclasses.replace(self._about, label=label, interventions=self._taken.spans)
         try:
             report = recording.stop(lambda: _custom(self._about))
         except EpisodeError as error:
@@ -151,9 +152,13 @@ class RecorderNode(ManagedNode):
         if recording is None or name not in self._streams:
             return
         recording.put(self._streams[name], self.get_clock().now().nanoseconds, data, published_ns, sequence)
-        if not self._about.contract_hash and self._raw.topics[name].msgtype == "imagewam_ros/msg/ActionChunk":
+        kind = self._raw.topics[name].msgtype
+        if not self._about.contract_hash and kind == "imagewam_ros/msg/ActionChunk":
             chunk = deserialize_message(data, ActionChunk)
             self._about = dataclasses.replace(self._about, contract_hash=chunk.contract_hash)
+        elif kind == "imagewam_ros/msg/ExecutorStatus":
+            status = deserialize_message(data, ExecutorStatus)
+            self._taken.tell(messages.stamp_ns(status.header.stamp), bool(status.taken_over))
 
     def _on_instruction(self, request: Any, response: Any) -> str:
         if self._recording:

@@ -5,6 +5,8 @@ It knows no dynamics: tools follow straight minimum-jerk paths between the task'
 follow by inverse kinematics, and a spline through the rows gives the samples in between.
 """
 
+import math
+
 import numpy as np
 import pinocchio as pin
 
@@ -13,11 +15,12 @@ from imagewam_ros.core.schema import ActionChunk, Floats
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.curve import Curve, minimum_jerk
-from imagewam_ros.sim.plan import OPEN_M, Segment, Waypoint
+from imagewam_ros.sim.plan import OPEN_M, Segment, Waypoint, half_turn
 
 PERIOD_NS = 50_000_000
 HORIZON = 16
 STAY = Segment(2.0, None, None)
+FREE_M, CEILING_M = 0.10, 0.20
 REACH_TOLERANCE = 2e-3
 """A planned tool pose may be missed by this, m or rad, before the expert gives up."""
 
@@ -31,13 +34,16 @@ class Expert:
         self._segments: tuple[Segment, ...] = ()
         self.curve = Curve(0, PERIOD_NS, cell.joint_state().position[None])
 
-    def start(self) -> None:
+    def start(self, free: bool = False) -> None:
         """Plan from the present state; stay for an instruction that the task does not know.
 
-        Raises LimitViolation when a waypoint is out of reach.
+        With `free` the hands open and rise first, from wherever somebody left them. Raises
+        LimitViolation when a waypoint is out of reach.
         """
         state, task, instruction = self.cell.joint_state(), self.cell.task, self.cell.instruction
         self._segments = task.plan(self.cell.world, instruction) if instruction in task.instructions else (STAY,)
+        if free:
+            self._segments = (*self._freeing(state.position), *self._segments)
         self.curve = Curve(state.stamp_ns, PERIOD_NS, np.stack(self._rows(state.position)))
 
     @property
@@ -64,6 +70,16 @@ class Expert:
         now = self.cell.time_ns
         positions = np.stack([self.curve.at(now + (1 + i) * PERIOD_NS) for i in range(rows)])
         return ActionChunk(now, PERIOD_NS, self.cell.embodiment.joint_names, positions, ready_ns=now)
+
+    def _freeing(self, positions: Floats) -> tuple[Segment, Segment]:
+        """Open where the hands are, then rise by FREE_M, no higher than CEILING_M."""
+        here, above = {}, {}
+        for side, pose in self._chains.forward(positions).items():
+            yaw = half_turn(math.atan2(-pose[0, 1], pose[1, 1]))
+            here[side] = Waypoint(pose[:3, 3], yaw, OPEN_M)
+            height = max(pose[2, 3], min(pose[2, 3] + FREE_M, CEILING_M))
+            above[side] = Waypoint(np.array([*pose[:2, 3], height]), yaw, OPEN_M)
+        return Segment(0.5, here["left"], here["right"]), Segment(0.7, above["left"], above["right"])
 
     def _rows(self, positions: Floats) -> list[Floats]:
         """(joints,) at each period from the start on, by warm-started inverse kinematics."""

@@ -18,6 +18,7 @@ from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
 from imagewam_ros.data.dataset import Demonstration
 from imagewam_ros.data.episode import FIRST_SEED, Provenance, find_episodes, read_provenance
 from imagewam_ros.data.frames import read_frames
+from imagewam_ros.data.interventions import lessons
 from imagewam_ros.model.preprocess import mosaic_pixels
 
 Pixels = NDArray[np.uint8]
@@ -64,7 +65,8 @@ def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, workers:
     if not table.exists():
         one = partial(_read, mosaic=mosaic)
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            read = list(tqdm(pool.imap(one, episodes), total=len(episodes), unit="episode", desc="reading"))
+            bar = tqdm(pool.imap(one, episodes), total=len(episodes), unit="episode", desc="reading")
+            read = [part for parts in bar for part in parts]
         frames = sum(len(mosaics) for mosaics, _ in read)
         array = np.lib.format.open_memmap(pixels, "w+", np.uint8, (frames, mosaic.height, mosaic.width, 3))
         np.concatenate([mosaics for mosaics, _ in read], out=array)
@@ -95,15 +97,19 @@ def load_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     return tuple(Demonstration(name, text, seed, state, action) for (name, text, seed, _), state, action in parts)
 
 
-def _read(directory: Path, mosaic: Mosaic) -> tuple[Pixels, Demonstration]:
+def _read(directory: Path, mosaic: Mosaic) -> list[tuple[Pixels, Demonstration]]:
+    """The whole episode, or each of its corrections."""
     torch.set_num_threads(1)
     frames = read_frames(directory)
-    mosaics = np.empty((len(frames), mosaic.height, mosaic.width, 3), np.uint8)
-    for row in range(len(frames)):
-        images = {name: images[row] for name, images in frames.images.items()}
-        mosaics[row] = to_bytes(mosaic_pixels(images, mosaic))[0]
-    about = frames.provenance
-    return mosaics, Demonstration(directory.name, about.instruction, about.seed, frames.positions, frames.actions)
+    about, parts = frames.provenance, []
+    for rows in lessons(frames.stamps_ns, frames.provenance.interventions):
+        mosaics = np.empty((rows.stop - rows.start, mosaic.height, mosaic.width, 3), np.uint8)
+        for place, row in enumerate(range(rows.start, rows.stop)):
+            images = {name: images[row] for name, images in frames.images.items()}
+            mosaics[place] = to_bytes(mosaic_pixels(images, mosaic))[0]
+        known = (directory.name, about.instruction, about.seed)
+        parts.append((mosaics, Demonstration(*known, frames.positions[rows], frames.actions[rows])))
+    return parts
 
 
 def to_bytes(pixels: torch.Tensor) -> Pixels:
