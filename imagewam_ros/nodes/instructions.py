@@ -12,6 +12,11 @@ from typing import Any, NamedTuple
 
 from rclpy.task import Future
 
+from imagewam_ros.core.errors import ConfigError
+
+LONGEST = 2000
+"""Characters; encoders read the first few hundred words, and whoever can call the service could send megabytes."""
+
 
 class _Change(NamedTuple):
     text: str
@@ -42,7 +47,7 @@ class Instructions:
 
     def begin(self, text: str, seed: int) -> None:
         """Change the instruction and wait for it. Raises what the encode raises."""
-        text = " ".join(text.split())
+        text = _plain(text)
         if text:
             self._encode(text).result()
         self._change(text, seed)
@@ -52,7 +57,7 @@ class Instructions:
 
         Raises what the encode raises.
         """
-        text = " ".join(text.split())
+        text = _plain(text)
         if not text:
             return self._change(text, seed)
         change = _Change(text, seed, self._encode(text), Future())
@@ -78,3 +83,10 @@ class Instructions:
         self.text, self.number, self._next_seed = text, self.number + 1, seed
         self._changed()
         return self.number
+
+
+def _plain(text: str) -> str:
+    """One line without surplus spaces. Raises ConfigError."""
+    if len(text) > LONGEST:
+        raise ConfigError(f"an instruction of {len(text)} characters is too long; say it in at most {LONGEST}")
+    return " ".join(text.split())

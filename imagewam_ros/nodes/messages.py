@@ -4,6 +4,8 @@
 Byte arrays cross as `array('B')`: rclpy copies that in one step, and an ndarray byte by byte.
 """
 
+import contextlib
+import io
 import math
 from array import array
 from collections.abc import Sequence
@@ -30,6 +32,10 @@ from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
 from imagewam_ros.sim.controllers import Trajectory
 
 ENCODINGS = ("rgb8", "bgr8")
+MOST_ROWS = 2000
+"""Of a chunk; ten seconds at 200 Hz, and no work for the control thread that would make it late."""
+LARGER = 4
+"""A compressed picture may have this many times the camera's pixels and still be decoded, to say which size it has."""
 NS = 1_000_000_000
 Sample = tuple[Floats, Floats, Floats]
 """Position, velocity and acceleration of some joints."""
@@ -91,8 +97,16 @@ def _bridged(message: ImageMsg, camera: Camera) -> Image:
 
 
 def _decompressed(message: CompressedImage, camera: Camera) -> Image:
+    """Decode, but no picture that says that it is much larger than the camera's: it could take all memory."""
     import cv2
+    from PIL import Image as Picture
 
+    with contextlib.suppress(OSError), Picture.open(io.BytesIO(message.data)) as picture:  # reads the header only
+        if picture.width * picture.height > LARGER * camera.width * camera.height:
+            raise EmbodimentMismatch(
+                f"camera {camera.name!r} sends a picture of {picture.width}x{picture.height}, the robot YAML says "
+                f"{camera.width}x{camera.height}; it is not decoded ({camera.topic}/compressed)"
+            )
     image = cv2.imdecode(np.frombuffer(message.data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB) if message.data else None
     if image is None:
         raise EmbodimentMismatch(
@@ -202,6 +216,8 @@ def from_joint_state(state: JointState) -> JointStateMsg:
 def to_chunk(message: ActionChunkMsg) -> ActionChunk:
     """Return the chunk; its numbers are judged by the executor. Raises EmbodimentMismatch for a wrong shape."""
     joints = len(message.joint_names)
+    if message.rows > MOST_ROWS:
+        raise EmbodimentMismatch(f"chunk {message.sequence} holds {message.rows} rows, at most {MOST_ROWS} are taken")
     if len(message.positions) != message.rows * joints:
         raise EmbodimentMismatch(
             f"chunk {message.sequence} holds {len(message.positions)} positions, "

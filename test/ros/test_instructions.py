@@ -90,3 +90,12 @@ def test_only_the_owner_of_an_instruction_ends_it() -> None:
     assert desk.instructions.text == "two"
     desk.instructions.rest(2)
     assert desk.instructions.text == ""
+
+
+def test_an_instruction_of_megabytes_is_refused() -> None:
+    desk = Desk()
+    with pytest.raises(ConfigError, match="an instruction of 2001 characters is too long; say it in at most 2000"):
+        desk.instructions.begin("x" * 2001, 0)
+    with pytest.raises(ConfigError, match="too long"):
+        desk.set("x" * 2001)
+    assert not desk.asked and desk.instructions.text == ""

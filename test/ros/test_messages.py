@@ -45,6 +45,19 @@ def test_compressed_image_is_rgb() -> None:
     np.testing.assert_array_equal(messages.to_image(CompressedImage(format="png", data=png.tobytes()), HEAD), IMAGE)
 
 
+def test_a_picture_that_would_take_all_memory_is_not_decoded() -> None:
+    _, png = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
+    bomb = png.tobytes()
+    with pytest.raises(EmbodimentMismatch, match="sends a picture of 64x64, .* says 6x4; it is not decoded"):
+        messages.to_image(CompressedImage(format="png", data=bomb), HEAD)
+
+
+def test_a_chunk_of_too_many_rows_is_refused() -> None:
+    message = messages.from_chunk(ActionChunk(0, 1, ("a",), np.zeros((2001, 1)), sequence=7))
+    with pytest.raises(EmbodimentMismatch, match="chunk 7 holds 2001 rows, at most 2000 are taken"):
+        messages.to_chunk(message)
+
+
 def test_wrong_images_are_refused(monkeypatch) -> None:
     message = messages.from_image(IMAGE[:, :4], 0, "")
     with pytest.raises(EmbodimentMismatch, match="camera 'head' sends 4x4, the robot YAML says 6x4"):
