@@ -67,6 +67,12 @@ class RunPolicyServer:
             return "another run is not over yet; cancel it first"
         if not request.instruction.strip() or not 0 < request.timeout_s <= LONGEST_S:
             return f"an instruction and a timeout_s of 0 to {LONGEST_S:g} are needed"
+        if request.mode not in (RunPolicy.Goal.RUN, RunPolicy.Goal.SHADOW):
+            return f"mode {request.mode} is unknown; use RUN ({RunPolicy.Goal.RUN}) or SHADOW ({RunPolicy.Goal.SHADOW})"
+        if request.mode == RunPolicy.Goal.SHADOW and not self._executor.shadow:
+            return "shadow mode was asked for, but the executor moves the arms; start it with shadow:=true"
+        if request.mode == RunPolicy.Goal.RUN and self._executor.shadow:
+            return "the executor only watches the policy; ask for mode SHADOW, or start it without shadow:=true"
         return UNABLE.get(self._executor.state, "")
 
     async def _execute(self, goal: Any) -> RunPolicy.Result:

@@ -149,6 +149,29 @@ def refusal(given: dict[str, object]) -> str:
     return str(node.diagnostics.message)
 
 
+def test_a_run_in_shadow_needs_an_executor_that_only_watches(spawn, probe, checkpoint) -> None:
+    policy = spawn(POLICY, checkpoint=checkpoint)
+    Robot(probe)
+    status = probe.node.create_publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
+    client = ActionClient(probe.node, RunPolicy, topics.RUN)
+    assert probe.change("policy", "configure", "activate"), policy.text()
+    assert client.wait_for_server(timeout_sec=20)
+
+    def accepted(mode: int) -> bool:
+        sent = client.send_goal_async(RunPolicy.Goal(instruction="lift", timeout_s=30.0, mode=mode))
+        assert probe.until(sent.done)
+        return bool(sent.result().accepted)
+
+    run, shadow = RunPolicy.Goal.RUN, RunPolicy.Goal.SHADOW
+    assert not accepted(7) and probe.until(lambda: "mode 7 is unknown; use RUN (0) or SHADOW (1)" in policy.text())
+    assert not accepted(shadow) and probe.until(lambda: "but the executor moves the arms" in policy.text())
+    status.publish(ExecutorStatus(state=ExecutorStatus.HOLDING, shadow=True))
+    assert probe.until(lambda: accepted(shadow)), "once the status was heard"
+    assert not accepted(run)
+    assert instruct(probe, "").success, "which ends the run"
+    assert probe.until(lambda: not accepted(run) and "the executor only watches the policy" in policy.text())
+
+
 def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoint) -> None:
     policy = spawn(POLICY, checkpoint=checkpoint, replan_period_s=0.2)
     chunks = probe.collect(ActionChunk, topics.CHUNK, 10)
