@@ -12,11 +12,18 @@ from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN, Meter
 LEVELS = {State.RUNNING: OK, State.TAKEOVER: OK, State.HOLDING: WARN, State.FAULTED: ERROR, State.INACTIVE: OK}
 COUNTERS = ("tick", "limited_ticks", "braked_ticks", "guarded_ticks", "starved_ticks", "late_ticks", "time_jumps")
 
+ENOUGH_RAD, LITTLE_TRAVEL = 2.0, 0.7
+"""After this much predicted travel an arm that executes a smaller share of it is reported."""
+
 
 def diagnosis(status: Status) -> tuple[bytes, str, dict[str, object]]:
     """Level, message and values of a diagnostic status."""
     values = {name: getattr(status, name) for name in COUNTERS} | travel_texts(status.travel)
-    return LEVELS.get(status.state, OK), f"{status.state.value}: {status.reason}", values
+    level, message = LEVELS.get(status.state, OK), f"{status.state.value}: {status.reason}"
+    slow = [side for side, t in status.travel.items() if t.predicted > ENOUGH_RAD and t.ratio < LITTLE_TRAVEL]
+    if slow and level == OK:
+        level, message = WARN, f"{message}; {' and '.join(slow)} arm executes little of its predicted travel"
+    return level, message, values
 
 
 def travel_texts(travels: Mapping[str, Travel]) -> dict[str, str]:

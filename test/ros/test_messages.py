@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversions between messages and core values, there and back, and what they refuse."""
 
+import dataclasses
 import re
 import sys
 
@@ -10,10 +11,15 @@ import pytest
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import JointState as JointStateMsg
 
+from imagewam_ros.control.ledger import Travel
+from imagewam_ros.control.report import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.schema import ActionChunk, Command, JointState, Source
+from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
 from imagewam_ros.nodes import messages
+from imagewam_ros.nodes.diagnostics import ERROR, OK, WARN
+from imagewam_ros.nodes.executor_report import diagnosis
 
 HEAD = Camera("head", "head_camera/color/image_raw", "head_optical_frame", 6, 4, 20.0)
 RNG = np.random.default_rng(0)
@@ -196,3 +202,40 @@ def test_trajectory_stamps_its_points() -> None:
 def test_intrinsics_point_at_the_centre() -> None:
     info = messages.from_intrinsics(HEAD, np.pi / 2, 0)
     np.testing.assert_allclose((info.k[0], info.k[2], info.k[5], info.width), (2.0, 2.5, 1.5, 6))
+
+
+def status(**changes: object) -> Status:
+    travel = {"left": Travel(3.0, 1.5, 2, 1), "right": Travel(3.0, 2.9)}
+    return dataclasses.replace(Status(State.RUNNING, "running chunk 3 of policy", tick=9, travel=travel), **changes)
+
+
+def test_status_tells_who_has_the_arms_and_where_travel_went() -> None:
+    taken = status(state=State.TAKEOVER, reason="a human has the left arm", taken_over=("left",), guarded_ticks=4)
+    message = messages.from_status(taken, None, 200.0, 5)
+    assert (message.state, list(message.taken_over)) == (ExecutorStatus.TAKEOVER, ["left"])
+    assert (message.reason, message.guarded_ticks) == ("a human has the left arm", 4)
+    assert list(message.arms) == ["left", "right"]
+    assert list(message.travel_predicted) == [3.0, 3.0] and list(message.travel_executed) == [1.5, 2.9]
+    assert list(message.gripper_events) == [2, 0] and list(message.gripper_events_lost) == [1, 0]
+
+
+def test_diagnosis_warns_of_lost_travel() -> None:
+    level, text, values = diagnosis(status())
+    assert (level, text) == (
+        WARN,
+        "running: running chunk 3 of policy; left arm executes little of its predicted travel",
+    )
+    assert values["left_travel"].startswith("predicted 3.00 executed 1.50 lost 1.50 rad; gripper events predicted 2")
+    assert diagnosis(status(travel={"left": Travel(1.0, 0.1)}))[0] == OK, "too little to judge"
+    assert diagnosis(status(state=State.FAULTED))[0] == ERROR
+
+
+def test_event_tells_of_no_chunk_unless_one_was_judged() -> None:
+    event = messages.from_event(State.HOLDING, 7, "hold", "asked to hold", 1_000_000_002)
+    assert (event.tick, event.trigger, event.state, event.reason) == (
+        7,
+        "hold",
+        ExecutorStatus.HOLDING,
+        "asked to hold",
+    )
+    assert event.source == ExecutorEvent.NO_CHUNK and event.header.stamp.nanosec == 2
