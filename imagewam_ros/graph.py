@@ -41,7 +41,7 @@ class Argument:
             raise ConfigError(f"{self.name} must be a {type(self.default).__name__}, found {text!r}") from None
 
 
-TELEOP = ("none", "leader", "gamepad", "spacemouse", "keyboard")
+TELEOP = ("none", "leader", "gamepad", "spacemouse", "keyboard", "expert")
 
 ARGUMENTS = (
     Argument("robot", "sim_cell", "robot: a name in config/robots, or the path of a YAML file"),
@@ -65,7 +65,7 @@ ARGUMENTS = (
     Argument("left_wrist_device", "", "the same of the left wrist camera"),
     Argument("right_wrist_device", "", "the same of the right wrist camera"),
     Argument("record", False, "offer the services that record episodes"),
-    Argument("teleop", "none", "what a human moves the arms with", TELEOP),
+    Argument("teleop", "none", "what a human moves the arms with; expert is the simulator's own", TELEOP),
     Argument("takeover", False, "a human's chunks are an intervention in the policy's run"),
     Argument("terminal", "/dev/tty", "terminal that teleop:=keyboard reads; the command tty tells its name"),
     Argument("rviz", False, "show the cell in RViz, where it is installed"),
@@ -364,11 +364,12 @@ def require_packages(needed: Mapping[str, str]) -> None:
     index = Path("share/ament_index/resource_index/packages")
     missing = [p for p in needed if not any((prefix / index / p).is_file() for prefix in ros_prefixes())]
     if missing:
-        why = " and ".join(dict.fromkeys(needed[package] for package in missing))
+        reasons = list(dict.fromkeys(needed[package] for package in missing))
+        why = f"{' and '.join(reasons)} {'need' if len(reasons) > 1 else 'needs'}"
+        places = ", ".join(dict.fromkeys(map(str, ros_prefixes())))
         apt = " ".join(f"ros-$ROS_DISTRO-{package.replace('_', '-')}" for package in missing)
         raise GraphError(
-            f"{why} needs {', '.join(missing)}, not found in {', '.join(map(str, ros_prefixes()))}; where ROS 2 is "
-            f"installed: sudo apt install {apt}, and source it again"
+            f"{why} {', '.join(missing)}, not found in {places}; where ROS 2 is installed: sudo apt install {apt}, and source it again"
         )
 
 

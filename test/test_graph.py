@@ -146,7 +146,7 @@ NEEDS = [
     ),
     ({"rviz": "true"}, r"rviz:=true needs robot_state_publisher, rviz2, not found in .*ros-\$ROS_DISTRO-rviz2"),
     ({"foxglove": "true", "sim": "none"}, r"foxglove:=true needs foxglove_bridge, .*ros-\$ROS_DISTRO-foxglove-bridge"),
-    ({"sim": "mock", "rviz": "true"}, r"sim:=mock and rviz:=true needs robot_state_publisher, .*rviz2"),
+    ({"sim": "mock", "rviz": "true"}, r"sim:=mock and rviz:=true need robot_state_publisher, .*rviz2"),
 ]
 
 
