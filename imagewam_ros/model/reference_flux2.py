@@ -27,8 +27,6 @@ class Flux2Reference(Reference):
     """See `reference.Reference`."""
 
     network_class: ClassVar[type[Flux2Network]] = Flux2Network
-    gradient_tolerance = 2e-5
-    """The stored float32 gradients are themselves up to 2e-5 away from float64."""
     gradients: ClassVar[Mapping[str, str]] = {
         "action_encoder_weight": "action.action_encoder.weight",
         "action_head_weight": "action.head.linear.weight",

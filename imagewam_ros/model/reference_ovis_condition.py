@@ -25,9 +25,16 @@ class OvisConditionReference(Reference):
 
     inputs = ("image", "input_ids", "attention_mask")
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.config = directory, read_config(directory)
-        self.expected = read_tensors(directory / "expected.safetensors")
+    def __init__(
+        self,
+        directory: Path,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        other_hardware: bool = False,
+    ) -> None:
+        self.directory, self.config, self.other_hardware = directory, read_config(directory), other_hardware
+        self.device, self.dtype = torch.device(device), dtype
+        self.expected = self.read_expected()
         state = read_tensors(directory / "ovis_condition.safetensors")
         kept = {n.replace("llm.model.", "llm."): t for n, t in state.items() if not n.startswith(UNUSED)}
         try:
@@ -39,6 +46,7 @@ class OvisConditionReference(Reference):
         wrong = self.model.load_state_dict(kept, strict=False)
         if wrong.missing_keys or wrong.unexpected_keys:
             raise CheckpointError(f"{directory / 'ovis_condition.safetensors'} does not fit: {wrong}")
+        self.model.to(self.device, dtype)
 
     def rules(self) -> list[Rule]:
         """See `reference.Reference`."""

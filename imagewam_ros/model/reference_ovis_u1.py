@@ -70,7 +70,7 @@ class OvisU1Reference(Reference):
             Rule(r"prefix_(double_joint|double_image|single)_(k|v)", self.prefix, CLOSE),
             Rule(r"prefix_txt_tokens", lambda: self.embedded.text, CLOSE),
             Rule(r"prefix_img_tokens", lambda: self.embedded.image, CLOSE),
-            Rule(r"prefix_vec", lambda: self.vector(self.embedded, torch.zeros(1)), CLOSE),
+            Rule(r"prefix_vec", lambda: self.vector(self.embedded, torch.zeros(1, device=self.device)), CLOSE),
             Rule(r"joint_context", lambda: self.joint_embedded.text, CLOSE),
             Rule(r"joint_vec", lambda: self.vector(self.joint_embedded, self.batch.target_timestep), CLOSE),
         ]
@@ -96,7 +96,7 @@ class OvisU1Reference(Reference):
 
     def action_ids(self) -> Tensor:
         """Positions of the actions, (1, T, 3)."""
-        ids: Tensor = self.network.action_ids(self.horizon, torch.device("cpu"))[None]
+        ids: Tensor = self.network.action_ids(self.horizon, self.device)[None]
         return ids
 
     def prefix(self, group: str, which: str) -> Tensor:
