@@ -23,6 +23,7 @@ from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.device import explained_memory
 from imagewam_ros.model.graph import GraphedPrefill
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
@@ -81,12 +82,13 @@ class Policy:
         this machine cannot have such weights.
         """
         check_weights(weights, torch.device(device))
-        checkpoint = load_checkpoint(directory, device=device)
-        if robot is not None:
-            checkpoint.contract.check(robot)
-        if weights != "full":
-            quantise(checkpoint.model, checkpoint.contract, weights)
-        checkpoint.model.network = packed(checkpoint.model.network)
+        with explained_memory(device, "use a device with more memory, or weights at lower precision"):
+            checkpoint = load_checkpoint(directory, device=device)
+            if robot is not None:
+                checkpoint.contract.check(robot)
+            if weights != "full":
+                quantise(checkpoint.model, checkpoint.contract, weights)
+            checkpoint.model.network = packed(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
         space = space_of(checkpoint.contract, robot, checkpoint.statistics)
         return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling, space=space)
@@ -109,8 +111,8 @@ class Policy:
 
         ready_ns is copied into the chunk. With chunking, the rows of `running` that are due within
         delay_ns of the observation are committed: they condition the chunk, and it begins with them.
-        Raises ConfigError for a missing camera or image of another kind, StaleObservation when the
-        number of joints differs or one is not finite, LimitViolation for a pose that cannot be reached.
+        Raises ConfigError for a missing camera, an image of another kind or too little memory, StaleObservation when
+        the number of joints differs or one is not finite, LimitViolation for a pose that cannot be reached.
         """
         positions = observation.positions
         if positions.size != self._space.joints or not np.isfinite(positions).all():
@@ -121,7 +123,8 @@ class Policy:
         self.set_instruction(observation.instruction)
         start = self._clock()
         committed = self._committed(observation, running, delay_ns)
-        drawn = self._denoise(observation, seed, start, committed)
+        with explained_memory(self._device, "use fewer samples, the sequential denoiser or weights at lower precision"):
+            drawn = self._denoise(observation, seed, start, committed)
         actions = self._targets(drawn, observation)
         self._sequence += 1
         return ActionChunk(

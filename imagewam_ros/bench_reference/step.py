@@ -16,10 +16,10 @@ from imagewam_ros.bench_reference import costs, flux2, omnigen2, ovis_u1
 from imagewam_ros.bench_reference.sizes import HORIZON, LAYOUTS, Layout, Weights
 from imagewam_ros.bench_reference.stopwatch import Stopwatch, quantiles
 from imagewam_ros.core.contract import Denoising
-from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Image
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.device import explained_memory
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.graph import GraphedPrefill
 from imagewam_ros.model.packed import packed
@@ -144,7 +144,7 @@ class Case:
 @torch.no_grad()
 def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Run all schedules in turn. Raises ConfigError where memory does not suffice."""
-    try:
+    with explained_memory(device, "try --preset sixth or --dtype bfloat16"):
         schedule = SCHEDULES[arguments.backbone]
         weights = schedule.build(arguments.preset, LAYOUTS[arguments.layout], device, dtype)
         case = Case(schedule, weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser, arguments.weights)
@@ -171,8 +171,6 @@ def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dt
             result["max_abs_diff"] = float((ours - theirs).abs().max())
             result["max_abs_action"] = round(float(theirs.abs().max()), 3)
             result["max_pixel_diff"] = round(float((pixels - official).abs().max()) * 127.5, 3)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(f"out of memory on {device} ({error}); try --preset sixth or --dtype bfloat16") from error
     return result
 
 

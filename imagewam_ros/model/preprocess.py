@@ -15,7 +15,7 @@ from imagewam_ros.core.schema import Image
 def mosaic_pixels(images: Mapping[str, Image], mosaic: Mosaic, device: torch.device | str = "cpu") -> Tensor:
     """Tile uint8 RGB [H, W, 3] images by camera into (1, 3, H, W) float32 in [-1, 1].
 
-    Resizing is bilinear with antialiasing on uint8, as in training data; pixels that no tile
+    Resizing is bilinear with antialiasing, on the device, as in training data; pixels that no tile
     covers are black. Raises ConfigError for a missing camera or another shape or type.
     """
     canvas = torch.zeros(3, mosaic.height, mosaic.width, dtype=torch.uint8, device=device)
@@ -24,9 +24,20 @@ def mosaic_pixels(images: Mapping[str, Image], mosaic: Mosaic, device: torch.dev
             raise ConfigError(f"the mosaic needs it: {unknown_name('camera', tile.camera, images)}")
         pixels = _channels_first(images[tile.camera], tile.camera).to(device)
         if pixels.shape[1:] != (tile.height, tile.width):
-            pixels = F.interpolate(pixels[None], (tile.height, tile.width), mode="bilinear", antialias=True)[0]
+            resize = resized if pixels.device.type == "cpu" else resized_in_floats
+            pixels = resize(pixels, tile.height, tile.width)
         canvas[:, tile.row : tile.row + tile.height, tile.column : tile.column + tile.width] = pixels
     return canvas[None].float() / 127.5 - 1
+
+
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 pixels (3, H, W) as training data was; torch does this on CPUs only."""
+    return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
+
+
+def resized_in_floats(pixels: Tensor, height: int, width: int) -> Tensor:
+    """The same where bytes cannot be antialiased (CUDA); rounded once, so at most one level away."""
+    return resized(pixels.float(), height, width).round().clamp(0, 255).to(torch.uint8)
 
 
 def _channels_first(image: Image, camera: str) -> Tensor:

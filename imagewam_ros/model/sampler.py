@@ -31,14 +31,15 @@ SEED_STRIDE = 1_000_003
 class SamplerConfig:
     """How chunks are denoised.
 
-    samples > 1 draws that many from one prefix, for their spread. denoiser "picard" makes `sweeps`
-    sweeps and falls back to sequential steps above `tolerance` (normalised units). chunking says
-    how committed rows condition a chunk. deadline_ms > 0 takes as many steps as fit after the
-    prefill, from measured times, at least `fewest_steps` and at most the contract's: fewer steps
-    give other actions. cuda_graph runs the prefill and the plain loop of one draw as one launch
+    steps 0 takes the contract's; fewer give other actions. samples > 1 draws that many from one
+    prefix, for their spread. denoiser "picard" makes `sweeps` sweeps and falls back to sequential
+    steps above `tolerance` (normalised units). chunking says how committed rows condition a chunk.
+    deadline_ms > 0 takes as many steps as fit after the prefill, from measured times, at least
+    `fewest_steps` and at most `steps`. cuda_graph runs the prefill and the plain loop of one draw as one launch
     each, on a CUDA device.
     """
 
+    steps: int = 0
     samples: int = 1
     denoiser: str = "sequential"
     sweeps: int = 4
@@ -54,6 +55,8 @@ class SamplerConfig:
             raise ConfigError(f"denoiser must be one of {', '.join(DENOISERS)}, found {self.denoiser!r}")
         if self.chunking not in CHUNKING:
             raise ConfigError(f"chunking must be one of {', '.join(CHUNKING)}, found {self.chunking!r}")
+        if self.steps < 0:
+            raise ConfigError(f"steps must be positive, or 0 for the contract's, found {self.steps}")
         if self.samples < 1 or self.fewest_steps < 1 or self.deadline_ms < 0 or self.tolerance < 0:
             raise ConfigError("samples and fewest_steps must be positive, deadline_ms and tolerance not negative")
         if (self.samples > 1) + (self.denoiser == "picard") + (self.chunking != "none") > 1:
@@ -85,6 +88,9 @@ class Sampler:
     ) -> None:
         """`clock` in s; horizon is the rows of a chunk."""
         self.config = config
+        if config.steps > denoising.steps:
+            raise ConfigError(f"the contract has {denoising.steps} steps, {config.steps} were asked for; use 0 for all")
+        denoising = replace(denoising, steps=config.steps or denoising.steps)
         self._network, self._denoising, self._clock = network, denoising, clock
         self._shape = horizon, network.config.action_dim
         self._plans: dict[int, Plan] = {}

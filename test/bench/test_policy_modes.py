@@ -14,6 +14,7 @@ from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.schema import Observation
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.sampler import SamplerConfig, steps_within
+from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.policy import Policy
 
 torch.set_num_threads(1)
@@ -76,6 +77,54 @@ def test_deadline_chooses_steps_from_measured_times(checkpoint, observation):
     assert [tight.infer(observation).denoise_steps for _ in range(3)] == [10, 6, 5]
 
 
+def test_fewer_steps_are_recorded_and_more_are_refused(checkpoint, observation):
+    few, all_of_them = policy(checkpoint, steps=4), policy(checkpoint)
+    chunk = few.infer(observation, seed=3)
+    assert chunk.denoise_steps == 4
+    assert 0 < np.abs(chunk.positions - all_of_them.infer(observation, seed=3).positions).max() < 0.5
+    with pytest.raises(ConfigError, match="the contract has 10 steps, 11 were asked for; use 0 for all"):
+        policy(checkpoint, steps=11)
+
+
+class Counting:
+    """A text encoder that counts what it encodes."""
+
+    def __init__(self, text):
+        self.text, self.encoded = text, []
+
+    def encode(self, prompt):
+        self.encoded.append(prompt)
+        return self.text.encode(prompt)
+
+    def condition(self, tokens, images):
+        return self.text.condition(tokens, images)
+
+
+def test_an_instruction_is_encoded_once(checkpoint, observation):
+    model = checkpoint.model
+    text = Counting(model.text)
+    counted = ImageWam(model.network, model.codec, text, model.spec, "{task}", model.horizon)
+    one = Policy(counted, checkpoint.contract, checkpoint.statistics)
+    for words in ("lift the tray", "lift the tray", "put it down", "put it down", "put it down"):
+        one.infer(replace(observation, instruction=words))
+    assert text.encoded == ["lift the tray", "put it down"]
+
+
+class Hungry:
+    """A codec that never has enough memory."""
+
+    def encode(self, images):
+        return torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_too_little_memory_says_what_to_change(checkpoint, observation):
+    model = checkpoint.model
+    greedy = ImageWam(model.network, Hungry(), model.text, model.spec, model.prompt, model.horizon)
+    one = Policy(greedy, checkpoint.contract, checkpoint.statistics)
+    with pytest.raises(ConfigError, match="out of memory on cpu .*; use fewer samples, the sequential denoiser or"):
+        one.infer(observation)
+
+
 def test_steps_within():
     assert [steps_within(left, 1.0, 4, 10) for left in (-1.0, 3.0, 7.5, 99.0)] == [4, 4, 7, 10]
 
@@ -114,6 +163,7 @@ def test_committed_rows_are_taken_by_time(checkpoint, observation):
     [
         ({"denoiser": "euler"}, "denoiser must be one of sequential, picard, found 'euler'"),
         ({"chunking": "soft"}, "chunking must be one of none, frozen, guided, found 'soft'"),
+        ({"steps": -1}, "steps must be positive, or 0 for the contract's, found -1"),
         ({"samples": 0}, "samples and fewest_steps must be positive"),
         ({"samples": 2, "chunking": "frozen"}, "exclude each other; choose one"),
         ({"denoiser": "picard", "deadline_ms": 5.0}, "a deadline chooses sequential steps"),

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagewam_ros.core.contract import Mosaic, Tile
-from imagewam_ros.model.preprocess import mosaic_pixels
+from imagewam_ros.model.preprocess import mosaic_pixels, resized_in_floats
+from imagewam_ros.model.preprocess import resized as resized_bytes
 
 
 def weights(source, target):
@@ -88,3 +89,13 @@ def test_a_view_of_a_larger_picture_is_read_right():
     whole = noise(80, 100)
     part = whole[10:70:2, 5:95:3]
     assert np.array_equal(found_in(part), found_in(part.copy()))
+
+
+@settings(max_examples=20)
+@given(st.integers(8, 120), st.integers(8, 120), st.integers(0, 100))
+def test_floats_are_within_one_level_of_bytes(height, width, seed):
+    """What a GPU computes, on the CPU."""
+    pixels = torch.from_numpy(noise(height, width, seed)).permute(2, 0, 1)
+    found, wanted = resized_in_floats(pixels, 32, 48), resized_bytes(pixels, 32, 48)
+    assert found.dtype == torch.uint8
+    assert (found.int() - wanted.int()).abs().max() <= 1
