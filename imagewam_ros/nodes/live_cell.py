@@ -106,12 +106,10 @@ class LiveCell:
         self._camera_thread.shutdown()
         self._physics_thread.shutdown()
 
-    def object_heights_m(self) -> dict[str, float]:
-        """Height above the table of every free object."""
-        names = [self.cell.model.joint(i).name for i in range(self.cell.model.njnt)]
-        bodies = [name.removesuffix("_free") for name in names if name.endswith("_free")]
+    def objects(self) -> dict[str, Floats]:
+        """Pose (7,) of every free object: position in m, height above the table last, then quaternion wxyz."""
         with self._physics:
-            return {body: float(self.cell.world.position(body)[2]) for body in bodies}
+            return self.cell.objects()
 
     def _run_physics(self) -> None:
         pacer = SteadyPacer(round(TICK_NS / self.speed), SLACK_NS)

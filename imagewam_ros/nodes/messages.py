@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Point, Pose, Quaternion
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
@@ -403,6 +404,18 @@ def to_trajectory(message: JointTrajectory) -> Trajectory:
         accelerations=field("accelerations"),
         stamp_ns=stamp_ns(message.header.stamp),
     )
+
+
+def from_pose(pose: Floats) -> Pose:
+    """Write a pose (7,): position in m, then quaternion wxyz."""
+    x, y, z, qw, qx, qy, qz = (float(value) for value in pose)
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=qw, x=qx, y=qy, z=qz))
+
+
+def to_pose(message: Pose) -> Floats:
+    """Read a pose (7,): position in m, then quaternion wxyz."""
+    place, turn = message.position, message.orientation
+    return np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
 
 
 def _doubles(values: Floats) -> "array[float]":

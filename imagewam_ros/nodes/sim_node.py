@@ -2,12 +2,13 @@
 """The simulated cell on the topics that ros2_control and camera drivers would use.
 
 Nothing downstream can tell it from hardware: joint_states, images, camera_info and the command
-topics of the controllers. On top it publishes /clock and sim/status and offers sim/reset.
+topics of the controllers. On top it publishes /clock, sim/status and the poses of its objects, and offers sim/reset.
 """
 
 import math
 from dataclasses import dataclass
 
+from geometry_msgs.msg import PoseArray
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMsg
@@ -108,6 +109,7 @@ class SimNode(ManagedNode):
         self._clock_out = self.publisher(Clock, "/clock", qos.CLOCK_OUT)
         self._joints_out = self.publisher(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
         self._status_out = self.publisher(SimStatus, topics.SIM_STATUS, qos.STATUS)
+        self._objects_out = self.publisher(PoseArray, topics.SIM_OBJECTS, qos.STATUS)
         self._images_out = {
             camera.name: (
                 camera,
@@ -128,7 +130,7 @@ class SimNode(ManagedNode):
         return f"scene of seed {request.seed}"
 
     def _publish_status(self) -> None:
-        cell, heights = self._live.cell, self._live.object_heights_m()
+        cell, objects = self._live.cell, self._live.objects()
         message = SimStatus(
             seed=self._seed,
             task=cell.task_name,
@@ -136,11 +138,14 @@ class SimNode(ManagedNode):
             success=self._live.success,
             episode_time_s=cell.time_ns / 1e9,
             real_time_factor=self._live.real_time_factor,
-            object_names=list(heights),
-            object_heights_m=list(heights.values()),
+            object_names=list(objects),
+            object_heights_m=[float(pose[2]) for pose in objects.values()],
         )
         message.header.stamp = messages.to_time(self._live.now_ns)
         self._status_out.publish(message)
+        self._objects_out.publish(
+            PoseArray(header=message.header, poses=list(map(messages.from_pose, objects.values())))
+        )
 
 
 def main() -> int:

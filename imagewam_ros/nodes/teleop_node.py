@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A human's hands to the executor: leader arms, gamepad, SpaceMouse or keyboard, one chunk per period.
 
+In the simulator the scripted expert may be the operator.
+
 Activation arms the operator; `teleop/engage` lets go and arms again. What the operator has to do
 next is on `teleop/status` and /diagnostics. For an intervention in a policy's run (takeover) only
 `teleop/engage` arms: it asks the executor to stop the arms, so that the leaders can match them.
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geometry_msgs.msg import PoseArray
 from rclpy.client import Client
 from rclpy.task import Future
 from sensor_msgs.msg import JointState as JointStateMsg
@@ -25,6 +28,7 @@ from imagewam_ros.core.schema import Source
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.kinematics.description import describe, expand
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
+from imagewam_ros.msg import SimStatus
 from imagewam_ros.nodes import messages, parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK, WARN
 from imagewam_ros.nodes.lifecycle import ManagedNode
@@ -35,12 +39,12 @@ from imagewam_ros.teleop.devices import DEVICES, DeviceConfig, open_device
 from imagewam_ros.teleop.leader import LeaderConfig, LeaderMap, LeaderOperator
 from imagewam_ros.teleop.operator import ChunkConfig, ChunkMaker, Clutch, Operator, Step
 
-LEADER = "leader"
+LEADER, EXPERT = "leader", "expert"
 
 
 @dataclass(frozen=True)
 class TeleopConfig:
-    """device is leader or a hand-held one. takeover marks chunks as an intervention in a policy's run.
+    """device is leader, a hand-held one, or expert. takeover marks chunks as an intervention in a policy's run.
 
     urdf is the path of a xacro file for the inverse kinematics, by default the robot's own.
     """
@@ -56,8 +60,8 @@ class TeleopConfig:
     devices: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
-        if self.device != LEADER and self.device not in DEVICES:
-            raise ConfigError(unknown_name("device", self.device, (LEADER, *DEVICES)))
+        if self.device not in (LEADER, EXPERT, *DEVICES):
+            raise ConfigError(unknown_name("device", self.device, (LEADER, EXPERT, *DEVICES)))
 
 
 class TeleopNode(ManagedNode):
@@ -76,13 +80,14 @@ class TeleopNode(ManagedNode):
         self._joints = JointMerge.of(self._robot)
         source = Source.TAKEOVER if config.takeover else Source.TELEOP
         chunks = ChunkMaker(self._robot, config.chunk, source)
-        self._operator = self._leaders(config, chunks) if config.device == LEADER else self._hands(config, chunks)
+        self._operator = self._open(config, chunks, source)
         self.cleanup.callback(self._operator.close)
         self._chunks_out = self.publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         self._status_out = self.publisher(String, topics.TELEOP_STATUS, qos.STATUS)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_follower, qos.JOINT_STATES)
-        if config.takeover and config.device == LEADER:
-            one = f"_{config.leader.sides[0]}" if len(config.leader.sides) == 1 else ""
+        if config.takeover and config.device in (LEADER, EXPERT):
+            alone = config.device == LEADER and len(config.leader.sides) == 1
+            one = f"_{config.leader.sides[0]}" if alone else ""
             self._take_over = self.create_client(SetBool, topics.TAKE_OVER + one)
             self.cleanup.callback(self.destroy_client, self._take_over)
         self.serve(SetBool, topics.TELEOP_ENGAGE, self._on_engage)
@@ -98,6 +103,29 @@ class TeleopNode(ManagedNode):
     def stop(self, reason: str) -> None:
         """Let go: no further chunks, and the executor brakes at the end of the last one."""
         self._operator.release(reason)
+
+    def _open(self, config: TeleopConfig, chunks: ChunkMaker, source: Source) -> Operator:
+        if config.device == LEADER:
+            return self._leaders(config, chunks)
+        return self._expert(source) if config.device == EXPERT else self._hands(config, chunks)
+
+    def _expert(self, source: Source) -> Operator:
+        from imagewam_ros.nodes.expert_operator import ExpertOperator  # MuJoCo is loaded only where it is wanted
+
+        operator, scene = ExpertOperator(self._robot, source), SimStatus()
+
+        def on_status(message: SimStatus) -> None:
+            nonlocal scene
+            scene = message
+
+        def on_objects(message: PoseArray) -> None:
+            if len(message.poses) == len(scene.object_names):
+                poses = map(messages.to_pose, message.poses)
+                operator.see(scene.task, scene.instruction, dict(zip(scene.object_names, poses, strict=True)))
+
+        self.subscribe(SimStatus, topics.SIM_STATUS, on_status, qos.STATUS)
+        self.subscribe(PoseArray, topics.SIM_OBJECTS, on_objects, qos.STATUS)
+        return operator
 
     def _leaders(self, config: TeleopConfig, chunks: ChunkMaker) -> Operator:
         operator = LeaderOperator(self._robot, config.leader, config.clutch, chunks)

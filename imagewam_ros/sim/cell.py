@@ -6,6 +6,7 @@ Deterministic: the same seed and the same targets give the same bits. Time is th
 
 import math
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,30 @@ class Cell:
         self.instruction = drawn if instruction is None else instruction
         self.world.refresh()
         self._objects_start = self._objects()
+
+    def mirror(self, positions: Floats, objects: Mapping[str, Floats], instruction: str) -> None:
+        """Take over what another cell with this task holds, at rest and at time 0, for an expert to plan from.
+
+        positions (joints,) in rad and m; objects maps each free body to its pose (7,): m, then quaternion wxyz.
+        Raises ValueError for a body that this task does not have.
+        """
+        mujoco.mj_resetData(self.model, self.data)
+        self._steps, self._achieved_since_ns, self.instruction = 0, None, instruction
+        self.data.qpos[self._position_index] = self.data.ctrl[:] = positions
+        self.data.qpos[self._mimic_index] = positions[self.embodiment.gripper_mask]
+        for name, pose in objects.items():
+            try:
+                self.data.joint(f"{name}_free").qpos[:] = pose
+            except KeyError:
+                raise ValueError(f"{self.task_name} has no object {name!r}") from None
+        self.world.refresh()
+        self._objects_start = self._objects()
+
+    def objects(self) -> dict[str, Floats]:
+        """Pose (7,) of every free body: position in m, then quaternion wxyz."""
+        names = [self.model.joint(i).name for i in range(self.model.njnt)]
+        free = [name for name in names if name.endswith("_free")]
+        return {name.removesuffix("_free"): np.array(self.data.joint(name).qpos) for name in free}
 
     def step(self, targets: Floats, duration_ns: int) -> None:
         """Hold joint targets (joints,), rad and m, for a whole number of physics steps.
