@@ -14,10 +14,12 @@ from run_bag import START_NS, RunBag
 
 from imagewam_ros import replay
 from imagewam_ros.control.executor import ExecutorConfig
+from imagewam_ros.control.guard import Guard
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, EpisodeError
 from imagewam_ros.core.schema import Source
 from imagewam_ros.data.run_log import read_run
+from imagewam_ros.kinematics.description import describe
 from imagewam_ros.replay_commands import compare, recording
 
 ROBOT = load_embodiment("sim_cell")
@@ -95,6 +97,25 @@ def test_holds_are_repeated(write: Callable[..., Path], capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "refused)" in shown and " 0 refused" not in shown
     assert json.loads(shown.strip().splitlines()[-1])["largest_difference"] == 0.0
+
+
+def test_a_fault_of_the_watchdogs_is_repeated(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(stray_s=1.2)
+    log = read_run(folder)
+    assert [(e.trigger, e.state) for e in log.events if e.chunk is None] == [("watchdog", 3)]
+    assert not log.commands[-1].velocity.any()
+    assert call(folder, "--no-sweep", "--json") == 0
+    assert last_line(capsys)["largest_difference"] == 0.0
+
+
+def test_a_guarded_run_is_guarded_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guard = Guard(ROBOT, describe(ROBOT))
+    folder = RunBag(ROBOT, ExecutorConfig(), guard=guard).write(tmp_path / "run", seconds=1.2)
+    assert call(folder, "--no-sweep", "--json") == 0
+    assert last_line(capsys)["largest_difference"] == 0.0
+    log = read_run(folder)
+    unguarded = dataclasses.replace(log, parameters={**log.parameters, "guarded": False})
+    assert compare(unguarded, ROBOT, ExecutorConfig(), 1e-6).diverged, "the guard had something to do"
 
 
 def test_without_events_the_recorders_times_are_taken(

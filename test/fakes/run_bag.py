@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from imagewam_ros.control import tracking
-from imagewam_ros.control.executor import Executor, ExecutorConfig
+from imagewam_ros.control.executor import Executor, ExecutorConfig, State
+from imagewam_ros.control.guard import Guard
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.schema import ActionChunk, Command, JointState
 from imagewam_ros.data.bag import BagWriter, Topic
@@ -27,17 +28,28 @@ KINDS = {
 class RunBag:
     """Plays `seconds` of slices of one motion through an executor and writes what its node would."""
 
-    def __init__(self, robot: Embodiment, config: ExecutorConfig, leave_out: tuple[str, ...] = ()) -> None:
-        self.robot, self.config, self._leave_out = robot, config, leave_out
+    def __init__(
+        self, robot: Embodiment, config: ExecutorConfig, leave_out: tuple[str, ...] = (), guard: Guard | None = None
+    ) -> None:
+        self.robot, self.config, self._leave_out, self._guard = robot, config, leave_out, guard
         self.rng = np.random.default_rng(4)
         self.types = typestore().types
         self._messages: list[tuple[str, int, object]] = []
 
     def write(
-        self, folder: Path, seconds: float = 3.0, nudge: tuple[int, float] = (-1, 0.0), hold_s: float = 0
+        self,
+        folder: Path,
+        seconds: float = 3.0,
+        nudge: tuple[int, float] = (-1, 0.0),
+        hold_s: float = 0,
+        stray_s: float = 1e9,
     ) -> Path:
-        """Write the bag. nudge (tick, rad) changes one recorded command; hold_s is when somebody holds for 0.5 s."""
-        robot, executor = self.robot, Executor(self.robot, self.config)
+        """Write the bag.
+
+        nudge (tick, rad) changes one recorded command; hold_s is when somebody holds for 0.5 s, from stray_s on a
+        joint is measured far from its command.
+        """
+        robot, executor = self.robot, Executor(self.robot, self.config, self._guard)
         trajectory = tracking.smooth(robot, self.rng, 0.4)
         start = trajectory.at(np.zeros(1))[0]
         arriving = [
@@ -57,12 +69,21 @@ class RunBag:
                 name = asked.pop(0)[1]
                 executor.hold("asked to hold") if name == "hold" else executor.resume()
                 self.put("executor/event", now_ns, self.event(now_ns, tick, name, "asked to hold"))
-            command = executor.step(now_ns).command
+            before = executor.state
+            step = executor.step(now_ns, self.astray(executor, now_ns) if tick > stray_s * rate else None)
+            if step.state is State.FAULTED and before is not State.FAULTED:
+                self.put("executor/event", now_ns, self.event(now_ns, tick, "watchdog", step.reason, state=3))
+            command = step.command
             tick = command.tick
             moved = np.array(command.position)
             moved[3] += nudge[1] * (tick == nudge[0])
             self.put("executor/command", now_ns, self.command(command, moved))
         return self.save(folder)
+
+    def astray(self, executor: Executor, now_ns: int) -> JointState:
+        position = np.array(executor.reference().position)
+        position[2] += 1.0
+        return JointState(now_ns, self.robot.joint_names, position, np.zeros(position.size))
 
     def moved(self, chunk: ActionChunk) -> ActionChunk:
         noise = np.where(self.robot.gripper_mask, 0.0, self.rng.normal(0, 0.01, len(self.robot.joints)))
@@ -99,7 +120,11 @@ class RunBag:
         return self.types["std_msgs/msg/Header"](stamp=self.stamp(time_ns), frame_id="")
 
     def parameters(self) -> object:
-        values = {"robot": self.robot.name, "guarded": False, "control": dataclasses.asdict(self.config)}
+        values = {
+            "robot": self.robot.name,
+            "guarded": self._guard is not None,
+            "control": dataclasses.asdict(self.config),
+        }
         return self.types["std_msgs/msg/String"](data=json.dumps(values))
 
     def joint_state(self, position: np.ndarray) -> object:
@@ -119,12 +144,14 @@ class RunBag:
             acceleration=np.array(command.acceleration),
         )
 
-    def event(self, time_ns: int, tick: int, trigger: str, reason: str, chunk: ActionChunk | None = None) -> object:
+    def event(
+        self, time_ns: int, tick: int, trigger: str, reason: str, chunk: ActionChunk | None = None, state: int = 2
+    ) -> object:
         return self.types[KINDS["executor/event"]](
             header=self.header(time_ns),
             tick=tick,
             trigger=trigger,
-            state=2,
+            state=state,
             reason=reason,
             source=255 if chunk is None else int(chunk.source),
             sequence=0 if chunk is None else chunk.sequence,

@@ -137,6 +137,7 @@ def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
     assert running.probe.until(lambda: running.logged and np.abs(running.logged[-1].velocity).max() > 0.3)
     answer = running.probe.call(SetBool, f"{topics.TAKE_OVER}_left", SetBool.Request(data=True))
     assert answer.success and "a human has the left arm" in answer.message
+    running.wait(lambda s: s.state == ExecutorStatus.TAKEOVER and list(s.taken_over) == ["left"])
     left = ROBOT.arm_slice("left")
     assert running.probe.until(lambda: np.abs(running.logged[-1].velocity[left]).max() == 0)
     answer = running.probe.call(Trigger, topics.RELEASE, Trigger.Request())
@@ -171,6 +172,7 @@ def test_shadowed_policy_moves_nothing_and_is_compared_with_the_human(cell) -> N
     assert status.accepted == 1 and status.refused == 0
     found = r"shadow, left arm: policy and commands differ by 0\.[1-9]\d* rad rms, at most 0\.[4-7]"
     assert running.probe.until(lambda: re.search(found, running.executor.text())), running.executor.text()
+    running.wait(lambda s: s.shadow and len(s.agreement_rms) == 2 and s.agreement_rms[0] > 0.1)
 
 
 def test_silent_robot_is_a_fault_until_reset(cell) -> None:
