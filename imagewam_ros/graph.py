@@ -369,7 +369,8 @@ def require_packages(needed: Mapping[str, str]) -> None:
         places = ", ".join(dict.fromkeys(map(str, ros_prefixes())))
         apt = " ".join(f"ros-$ROS_DISTRO-{package.replace('_', '-')}" for package in missing)
         raise GraphError(
-            f"{why} {', '.join(missing)}, not found in {places}; where ROS 2 is installed: sudo apt install {apt}, and source it again"
+            f"{why} {', '.join(missing)}, not found in {places}; "
+            f"where ROS 2 is installed: sudo apt install {apt}, and source it again"
         )
 
 
