@@ -20,7 +20,9 @@ from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.sampler import SamplerConfig
+from imagewam_ros.nodes.inference import warm_up
 from imagewam_ros.policy import Policy
+from imagewam_ros.training.pixels import check_episodes
 
 ROBOT = load_embodiment("sim_cell")
 CHAINS = Chains(describe(ROBOT), ROBOT)
@@ -154,8 +156,16 @@ def test_a_pose_out_of_reach_stops_the_inference(bimanual, observation, tmp_path
     far = tools(0.002)
     moved = replace(far, mean=far.mean + (np.arange(16) == 0) * 5.0)
     directory = small_checkpoint(tmp_path / "far", contract, {"state": tools(0.05), "action": moved})
+    policy = Policy.load(directory, ROBOT)
     with pytest.raises(LimitViolation, match=r"row 0: the left tool cannot reach \[\d\."):
-        Policy.load(directory, ROBOT).infer(observation)
+        policy.infer(observation)
+    warm_up(policy, ROBOT)  # grey images say nothing about the robot
+
+
+def test_training_does_not_go_on_from_poses(one_arm):
+    contract = load_checkpoint(one_arm).contract
+    with pytest.raises(EmbodimentMismatch, match="actions are left_dx, .* and episodes hold joints: this"):
+        check_episodes({}, contract)
 
 
 def test_poses_need_their_robot(bimanual, one_arm, observation):

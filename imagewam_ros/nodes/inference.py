@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one thread that the policy runs on, from loading to the last chunk."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.errors import LimitViolation
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.schema import ActionChunk, Observation
 from imagewam_ros.model.device import choose_device
@@ -94,7 +96,8 @@ def load_policy(
 
 
 def warm_up(policy: Policy, robot: Embodiment) -> None:
-    """Infer once from grey images."""
+    """Infer once from grey images. What a policy of tool poses says of them may lie out of reach."""
     cameras = [robot.camera(name) for name in policy.contract.camera_names]
     grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
-    policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))
+    with contextlib.suppress(LimitViolation):
+        policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from imagewam_ros.core.contract import Contract, Mosaic
 from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
+from imagewam_ros.core.spaces import names
 from imagewam_ros.data.dataset import Demonstration
 from imagewam_ros.data.episode import FIRST_SEED, Provenance, find_episodes, read_provenance
 from imagewam_ros.data.frames import read_frames
@@ -51,7 +52,15 @@ def successful_episodes(roots: Sequence[Path]) -> dict[Path, Provenance]:
 
 
 def check_episodes(episodes: dict[Path, Provenance], contract: Contract) -> None:
-    """Raise EmbodimentMismatch, naming episode and field, when one does not fit the contract."""
+    """Raise EmbodimentMismatch, naming episode and field, when one does not fit the contract.
+
+    Episodes hold joints, so a contract of tool poses or scaled grippers has none that fit.
+    """
+    if contract.action:
+        raise EmbodimentMismatch(
+            f"the checkpoint's actions are {', '.join(names(contract.action))}, and episodes hold joints: this "
+            "training cannot go on from it. Start from a checkpoint whose contract has joints"
+        )
     for path, about in episodes.items():
         for name in ("joint_names", "period_ns", "first_row_offset_periods"):
             wanted, found = getattr(contract, name), getattr(about, name)

@@ -29,6 +29,24 @@ def test_a_constant_maps_to_zero_and_outliers_are_clamped(mode: str, samples: np
     assert np.abs(scale.forward(samples * 1e6)).max() <= CLAMP
 
 
+@pytest.mark.parametrize("mode", [*MODES, "-2.0/3.0"])
+def test_modes_are_the_authors_scale_and_offset(mode: str, samples: np.ndarray) -> None:
+    """x * scale + offset, cut at 5, written out from docs/model.md, section 5."""
+    about = Statistics.of(samples)
+    if mode == "zscore":
+        scale, offset = 1 / (about.std + 1e-8), -about.mean / (about.std + 1e-8)
+    else:
+        known = {"minmax": (about.minimum, about.maximum), "quantile": (about.q01, about.q99)}
+        low, high = known.get(mode, (np.full(3, -2.0), np.full(3, 3.0)))
+        narrow = high - low < 1e-4
+        scale = 2 / np.where(narrow, 2.0, high - low)
+        offset = np.where(narrow, -low, -1 - scale * low)
+    wide = samples * 3 - 1
+    normalise = normaliser(mode, about)
+    np.testing.assert_allclose(normalise.forward(wide), np.clip(wide * scale + offset, -5, 5), atol=1e-6)
+    np.testing.assert_allclose(normalise.inverse(wide), (wide - offset) / scale, rtol=1e-6, atol=1e-6)
+
+
 def test_minmax_spans_minus_one_to_one(samples: np.ndarray) -> None:
     scaled = normaliser("minmax", Statistics.of(samples)).forward(samples)[:, [0, 2]]
     np.testing.assert_allclose([scaled.min(0), scaled.max(0)], [[-1, -1], [1, 1]])
