@@ -52,6 +52,7 @@ class ImageWamNetwork(nn.Module, ABC):
         self.recompute = False
         """Compute layers again in the backward pass of `joint_forward` instead of keeping what is inside them."""
         self._tables: dict[tuple[int, torch.device], Tensor] = {}
+        self._dims: dict[tuple[int, torch.device], Tensor] = {}
 
     @abstractmethod
     def prefill(
@@ -133,7 +134,7 @@ class ImageWamNetwork(nn.Module, ABC):
         """Drop padded dims of (..., action_dim)."""
         if not self.config.padded_dims:
             return values
-        return values[..., [i for i in range(values.shape[-1]) if i not in self.config.padded_dims]]
+        return values.index_select(-1, self._meant_dims(values.shape[-1], values.device))
 
     def with_padding(self, values: Tensor) -> Tensor:
         """Insert zeros at the padded dims of (..., dims); the inverse of `without_padding`."""
@@ -141,8 +142,7 @@ class ImageWamNetwork(nn.Module, ABC):
             return values
         width = values.shape[-1] + len(self.config.padded_dims)
         padded = values.new_zeros(*values.shape[:-1], width)
-        padded[..., [i for i in range(width) if i not in self.config.padded_dims]] = values
-        return padded
+        return padded.index_copy(-1, self._meant_dims(width, values.device), values)
 
     def action_velocity(self, batch: JointBatch, memory: Memory) -> Tensor:
         """Velocity (B*K, T, D) of the batch's noised actions over its prefix."""
@@ -155,6 +155,14 @@ class ImageWamNetwork(nn.Module, ABC):
         """Noised target latents (S, C, h, w) and their timestep (S,)."""
         assert batch.target is not None and batch.target_noise is not None and batch.target_timestep is not None
         return flow.noised(batch.target, batch.target_noise, batch.target_timestep), batch.target_timestep
+
+    def _meant_dims(self, width: int, device: torch.device) -> Tensor:
+        """Indices of the dims that are not padded, made once: a graph cannot fetch them from the host."""
+        if (width, device) not in self._dims:
+            meant = [i for i in range(width) if i not in self.config.padded_dims]
+            with torch.inference_mode(False):  # training may need them next
+                self._dims[width, device] = torch.tensor(meant, device=device)
+        return self._dims[width, device]
 
     def _velocity(self, actions: Tensor, modulation: Any, memory: Memory) -> Tensor:
         key = (actions.shape[1], actions.device)

@@ -91,17 +91,20 @@ class Crossings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("backbone", small_networks.BACKBONES)
-def test_nothing_leaves_the_device(backbone):
+@pytest.mark.parametrize("padded", [(), (1,)])
+def test_nothing_leaves_the_device(backbone, padded):
     """The device is "meta", which also fails where a value is read back."""
-    network = small_networks.network(backbone).to("meta").requires_grad_(False)
+    network = small_networks.network(backbone, padded_dims=padded).to("meta").requires_grad_(False)
     with torch.no_grad():
         plan = network.plan(Denoising())
         latents, proprio, tokens = inputs(network, 0, device="meta")
-        cache = network.prefill(latents, Context(tokens), proprio, HORIZON, plan)
+        meant = network.without_padding(proprio)
+        cache = network.prefill(latents, Context(tokens), network.with_padding(meant), HORIZON, plan)
         start = noise(network, 0, "meta")
         network.denoise(start, cache, plan)  # makes the rotary table
         with Crossings() as crossings:
-            again = network.prefill(latents, Context(tokens), proprio, HORIZON, plan, cache)
+            state = network.with_padding(meant)
+            again = network.prefill(latents, Context(tokens), state, HORIZON, plan, cache)
             network.denoise(start, again, plan)
     assert again is cache and crossings.found == []
 
