@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from imagewam_ros.importer import ImportOptions, import_checkpoint
+from imagewam_ros.importer import import_checkpoint
 from imagewam_ros.model import factory
 from imagewam_ros.model.checkpoint import load_weights, read_config
 from imagewam_ros.model.flux2 import Flux2Config
+from imagewam_ros.model.official_contract import ImportOptions
 
 LIMIT = 1.3
 """Peak host memory over the size of the weights."""
@@ -54,7 +55,7 @@ def make(folder: Path) -> None:
 
 def convert(folder: Path) -> None:
     """Import, in a process of its own so that its peak is its own."""
-    import_checkpoint(folder / "official", folder / "ours", ImportOptions("compact_288x256", 50_000_000, 1.0))
+    import_checkpoint(folder / "official", folder / "ours", ImportOptions(50_000_000, 1.0, "compact_288x256"))
 
 
 def load(folder: Path) -> None:
