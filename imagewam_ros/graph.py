@@ -74,6 +74,12 @@ ARGUMENTS = (
     Argument("autostart", True, "activate all nodes, the executor last; false stops at inactive"),
     Argument("namespace", "", "namespace of the whole cell, for more than one on a network"),
     Argument("use_sim_time", False, "take the time from /clock"),
+    Argument(
+        "parameters",
+        "",
+        "YAML file of ROS parameters for what is no argument here, such as the executor's output and control.*; "
+        "config/parameters.yaml shows how",
+    ),
     Argument("log_level", "info", "least severe message shown", ("debug", "info", "warn", "error", "fatal")),
 )
 

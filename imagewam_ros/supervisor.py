@@ -175,7 +175,16 @@ def command(process: Process, values: Mapping[str, Value]) -> list[str]:
         said += ["-r", f"{origin}:={target}"]
     for name, value in parameters(process, values).items():
         said += ["-p", f"{name}:={json.dumps(value)}"]
+    if values["parameters"]:
+        said += ["--params-file", str(_parameters_file(Path(str(values["parameters"]))))]
     return said
+
+
+def _parameters_file(path: Path) -> Path:
+    """Return where it is for processes that may live in another folder. Raises GraphError."""
+    if not path.is_file():
+        raise GraphError(f"no file of parameters at {path}; check the path, or copy config/parameters.yaml")
+    return path.resolve()
 
 
 def enclave(name: str) -> str:

@@ -25,10 +25,10 @@ from launch.substitutions import (
     PythonExpression,
 )
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from imagewam_ros.core.paths import PACKAGE
+from imagewam_ros.core.paths import PACKAGE, share_dir
 from imagewam_ros.graph import (
     ARGUMENTS,
     OTHERS,
@@ -94,7 +94,11 @@ def node(process: Process) -> Node:
         executable=process.executable,
         name=process.name,
         namespace=LaunchConfiguration("namespace"),
-        parameters=[{"use_sim_time": value(Ref("use_sim_time"))}, {k: value(v) for k, v in process.parameters.items()}],
+        parameters=[
+            {"use_sim_time": value(Ref("use_sim_time"))},
+            {k: value(v) for k, v in process.parameters.items()},
+            ParameterFile(SiteParameters(), allow_substs=False),
+        ],
         remappings=list(process.remappings),
         arguments=[*words, "--ros-args", "--log-level", level, "--enclave", enclave(process.name)],
         additional_env={profile_variable(): profile} if process.publishes_images else None,
@@ -106,6 +110,15 @@ def node(process: Process) -> Node:
 
 def file(path: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare(PACKAGE), *path.split("/")])
+
+
+class SiteParameters(Substitution):
+    """The file of parameters that was chosen, or the package's, which sets none."""
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return its path."""
+        chosen = LaunchConfiguration("parameters").perform(context)
+        return chosen or str(share_dir() / "config" / "parameters.yaml")
 
 
 class Urdf(Substitution):

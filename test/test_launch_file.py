@@ -115,6 +115,16 @@ def test_a_missing_viewer_is_said_before_anything_starts(
         check.visit(context)
 
 
+@pytest.mark.parametrize("chosen", ["", "mine.yaml"])
+def test_a_sites_parameters_come_last(described: tuple[Any, Any], chosen: str) -> None:
+    context, _ = described
+    context.launch_configurations["parameters"] = chosen
+    file = runpy.run_path(str(FILE))["SiteParameters"]().perform(context)
+    assert file == (chosen or str(share_dir() / "config" / "parameters.yaml"))
+    listed = next(k.value for call in calls("Node") for k in call.keywords if k.arg == "parameters")
+    assert isinstance(listed, ast.List) and "SiteParameters()" in ast.unparse(listed.elts[-1])
+
+
 def test_the_urdf_goes_to_who_shows_it(described: tuple[Any, Any]) -> None:
     context, _ = described
     context.launch_configurations["robot"] = "aloha"

@@ -240,3 +240,12 @@ def test_loopback_is_the_default_and_the_site_may_differ() -> None:
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environment(process, {"ROS_LOCALHOST_ONLY": "1"})
     mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", profile_variable(): "mine.xml"}
     assert environment(process, mine).items() >= mine.items()
+
+
+def test_a_sites_parameters_come_after_the_graphs_own(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("executor:\n  ros__parameters:\n    output: trajectory\n")
+    said = command(make("node", "pass"), settings({"parameters": str(file)}))
+    assert said[-2:] == ["--params-file", str(file)]
+    with pytest.raises(GraphError, match=r"no file of parameters at absent.yaml; check the path, or copy config/"):
+        command(make("node", "pass"), settings({"parameters": "absent.yaml"}))
