@@ -35,7 +35,6 @@ Steps = Generator[None, None, T]
 """A script that is advanced by a timer and yields whenever it has to wait."""
 
 STEP_S = 0.02
-ANSWER_S = 20.0
 AGAIN_S = 3.0
 """After this long without an answer the executor's state is asked for again."""
 LINGER_S = 0.5
@@ -46,7 +45,8 @@ LINGER_S = 0.5
 class DemoConfig:
     """episode_s is the simulated time an episode may take; files go into the folder `out`.
 
-    ready_s is the longest wait for the graph: loading and warming up a policy takes a while on slow cores.
+    ready_s is the longest wait for the graph: loading and warming up a policy takes a while on slow cores. answer_s is
+    that for one answer of a running graph.
     """
 
     robot: str = "sim_cell"
@@ -54,6 +54,7 @@ class DemoConfig:
     seed: int = 0
     episode_s: float = 20.0
     ready_s: float = 180.0
+    answer_s: float = 20.0
     video_hz: float = 10.0
     out: str = "demo"
 
@@ -160,7 +161,8 @@ class DemoNode(Node):
                 raise GraphError(f"{what} of seed {seed} refused: {done.message}")
         title = f"episode {number}/{self._config.episodes}, seed {seed}: {scene.instruction}"
         print(title, flush=True)
-        yield from self._wait(lambda: self._sees(seed, answer.instruction_id), "policy/action_chunk", ANSWER_S)
+        seen, patience_s = (lambda: self._sees(seed, answer.instruction_id)), self._config.answer_s
+        yield from self._wait(seen, "policy/action_chunk", patience_s)
         self._log, before, before_s = EpisodeLog(), self._sim, self._sim_heard_s
         yield from self._transition(Transition.TRANSITION_ACTIVATE)
         limit_s, patience_s = before.episode_time_s + self._config.episode_s, 30 * self._config.episode_s
@@ -195,8 +197,9 @@ class DemoNode(Node):
             verb = "activated" if transition == Transition.TRANSITION_ACTIVATE else "deactivated"
             raise GraphError(f"executor could not be {verb}; log/executor.log says why")
 
-    def _call(self, client: Service, request: object, patience_s: float = ANSWER_S) -> Steps[Any]:
-        """Call a service and return its answer."""
+    def _call(self, client: Service, request: object, patience_s: float = 0.0) -> Steps[Any]:
+        """Call a service and return its answer, within answer_s unless told otherwise."""
+        patience_s = patience_s or self._config.answer_s
         yield from self._wait(client.service_is_ready, client.srv_name, patience_s)
         future = client.call_async(request)
         yield from self._wait(future.done, client.srv_name, patience_s)

@@ -84,3 +84,8 @@ def test_a_scene_that_is_refused(probe, said) -> None:
     probe.node.create_service(ResetScene, topics.SIM_RESET, refuse)
     probe.node.create_service(SetInstruction, topics.SET_INSTRUCTION, accept)
     assert "error: sim/reset of seed 7 refused: no scene 7 today" in said(probe, seed=7)
+
+
+def test_a_graph_that_falls_silent(probe, said) -> None:
+    executor(probe, State.PRIMARY_STATE_ACTIVE, "active", obeys=True)
+    assert "error: nothing from sim/reset for 2 s; see the log files" in said(probe, answer_s=2.0)
