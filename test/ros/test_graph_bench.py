@@ -64,6 +64,14 @@ def test_wrong_parameters_are_refused() -> None:
         GraphLoadConfig(seconds=0)
 
 
+@pytest.mark.slow
+def test_a_graph_that_does_not_come_up_is_told_with_its_last_words(domain: int, capsys) -> None:
+    assert cli.main(["bench", "graph", "--replan-ms", "5", *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert "the measurement did not finish:" in said
+    assert "node 'policy' cannot configure: /policy: replan_period_s must be 0.01 to 10, found 0.005" in said
+
+
 @pytest.mark.parametrize("option", ["--model-ms", "--chunk-ms"])
 def test_a_real_model_takes_its_own_time(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "graph", "--model", "tiny", option, "5"]) == 2
