@@ -216,6 +216,8 @@ def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoin
     replaced, _ = send()
     assert instruct(probe, "something else").success
     assert result(replaced).reason == "another instruction was set"
+    count = len(chunks)
+    assert probe.until(lambda: len(chunks) > count + 2), "the other instruction lives on"
 
     stopped, _ = send()
     status.publish(ExecutorStatus(state=ExecutorStatus.FAULTED, reason="left arm's joint states silent"))
