@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.domain import use_domain
-from imagewam_ros.graph import (
-    ARGUMENTS,
-    Process,
-    Value,
-    needed_packages,
-    require_launch,
-    require_packages,
-    running,
-    settings,
-)
+from imagewam_ros.graph import ARGUMENTS, Process, Value, running, settings
+from imagewam_ros.packages import needed_packages, require_launch, require_packages
 from imagewam_ros.supervisor import Interrupts, Supervisor
 
 

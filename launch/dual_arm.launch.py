@@ -31,7 +31,6 @@ from launch_ros.substitutions import FindPackageShare
 from imagewam_ros.core.paths import PACKAGE, share_dir
 from imagewam_ros.graph import (
     ARGUMENTS,
-    OTHERS,
     PROCESSES,
     Argument,
     Description,
@@ -41,12 +40,11 @@ from imagewam_ros.graph import (
     Ref,
     Share,
     describe,
-    needed_packages,
     one_of,
     profile_variable,
-    require_packages,
     settings,
 )
+from imagewam_ros.packages import OTHERS, needed_packages, require_packages
 from imagewam_ros.supervisor import enclave
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"

@@ -20,8 +20,8 @@ from launch_ros.substitutions import FindPackageShare
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import OTHERS, require_packages
 from imagewam_ros.kinematics.description import describe
+from imagewam_ros.packages import OTHERS, require_packages
 
 CONTROLLERS = (
     "joint_state_broadcaster",

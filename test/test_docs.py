@@ -11,7 +11,8 @@ import pytest
 
 from imagewam_ros import cli, up
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import require_launch, settings
+from imagewam_ros.graph import settings
+from imagewam_ros.packages import require_launch
 
 ROOT = share_dir()
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])

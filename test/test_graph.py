@@ -9,20 +9,17 @@ from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import PACKAGE, share_dir
 from imagewam_ros.graph import (
     ARGUMENTS,
-    OTHERS,
     PROCESSES,
     Death,
     Ref,
-    needed_packages,
     one_of,
     parameters,
     profile_variable,
-    require_launch,
-    require_packages,
     running,
     settings,
     words,
 )
+from imagewam_ros.packages import OTHERS, needed_packages, require_launch, require_packages
 
 
 def test_every_process_has_an_executable_script() -> None:

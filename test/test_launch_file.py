@@ -13,7 +13,6 @@ from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import share_dir
 from imagewam_ros.graph import (
     ARGUMENTS,
-    OTHERS,
     PROCESSES,
     Description,
     Managed,
@@ -22,6 +21,7 @@ from imagewam_ros.graph import (
     running,
     settings,
 )
+from imagewam_ros.packages import OTHERS
 
 FILE = share_dir() / "launch" / "dual_arm.launch.py"
 
