@@ -67,7 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cluster", default="", help="address of a Ray cluster, auto, or local to start one here")
     parser.add_argument("--benchmark", help="play LIBERO or RoboTwin 2.0 instead: libero_10, robotwin_clean, ...")
     parser.add_argument("--benchmark-root", type=Path, help="checkout of RoboTwin 2.0 with its assets")
-    parser.add_argument("--device", default="cpu", help="where the policy of a benchmark runs: cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", help="of benchmarks and of --real: cpu, cuda or cuda:N")
+    parser.add_argument("--real", action="store_true", help="judge trials on the running graph, blind with --against")
+    parser.add_argument("--instruction", default="", help="what the policy shall do, with --real")
+    parser.add_argument("--timeout", type=float, default=30.0, help="s of one trial, with --real")
+    parser.add_argument(
+        "--reference", type=Path, help="picture of the start pose, with --real (default: the first start)"
+    )
+    parser.add_argument("--domain", type=int, help="ROS domain of the running graph (default: ROS_DOMAIN_ID, or 0)")
+    parser.add_argument("--namespace", default="", help="namespace of the running graph")
+    parser.add_argument("--use-sim-time", action="store_true", help="take the time from /clock, with --real")
     parser.add_argument("--json", action="store_true", help="end with one line per task for programs")
 
 
@@ -79,6 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
         from imagewam_ros.evaluation.benchmark import run_benchmark
 
         return run_benchmark(arguments)
+    if arguments.real:
+        from imagewam_ros.evaluation.real_session import run_session
+
+        return run_session(arguments)
     arguments.episodes = EPISODES if arguments.episodes is None else arguments.episodes
     if arguments.mode not in MODES:
         raise ConfigError(unknown_name("mode", arguments.mode, MODES))

@@ -13,13 +13,14 @@ from imagewam_ros.demo_pictures import Video, tiles
 from imagewam_ros.evaluation.drivers import CONDITIONS, PolicyDriver
 from imagewam_ros.evaluation.published import legend, load_published
 from imagewam_ros.evaluation.published import rows as published_rows
+from imagewam_ros.evaluation.real import RealTrial
 from imagewam_ros.evaluation.source import open_source
 from imagewam_ros.evaluation.trial import Outcome, run_trial
 from imagewam_ros.evaluation.workers import Setting
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.scene import FRONT
 
-Outcomes = Mapping[str, Sequence[Outcome]]
+Outcomes = Mapping[str, Sequence[Outcome] | Sequence[RealTrial]]
 HEADS = ("condition", "what", "success", "95 % interval (Wilson)", "mean time", "limits broken", "failed seeds")
 STYLE = (
     "body{font:16px sans-serif;max-width:72em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judged trials on the running graph: bring a policy up, run it by the RunPolicy action, ask the operator.
+
+The graph runs without a policy of its own (`imagewam up policy:=none`). The executor is active only during a trial,
+so the arms hold in between. A policy is started anew for every trial, so its start tells nobody which one it is.
+"""
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, TextIO
+
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action.client import ActionClient
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from sensor_msgs.msg import Image as ImageMsg
+from std_srvs.srv import Trigger
+
+from imagewam_ros.action import RunPolicy
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.errors import GraphError, ImageWamError
+from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.core.schema import Image
+from imagewam_ros.evaluation.real import LABELS, Book, RealTrial, blend, difference, read_picture, write_picture
+from imagewam_ros.graph import Death, Process, settings
+from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.spin import run
+from imagewam_ros.supervisor import Supervisor
+
+ANSWER_S, READY_S = 20.0, 300.0
+OVERLAY_S = 0.2
+QUIT, DISCARD = "q", "d"
+VERDICTS = {"y": LABELS[0], "n": LABELS[1], DISCARD: DISCARD}
+STEPS = {
+    "configure": (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+    "activate": (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+    "deactivate": (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+}
+
+
+class Ran(NamedTuple):
+    """What came of one run."""
+
+    duration_s: float
+    chunks: int
+    ended: str
+
+
+class RealTrials(Node):
+    """Works through the book on a thread, while callbacks run; `finished` at its end or at the operator's wish."""
+
+    def __init__(self, book: Book, source: TextIO) -> None:
+        config = book.config
+        super().__init__("real_trials", parameter_overrides=[Parameter("use_sim_time", value=config.use_sim_time)])
+        self.finished, self.exit_status = False, 0
+        self._book, self._robot = book, load_embodiment(config.robot)
+        self._camera = self._robot.cameras[0]
+        self._live: ImageMsg | None = None
+        stored = config.out / "reference.png"
+        path = config.reference or (stored if stored.exists() else None)
+        self._reference = read_picture(path) if path else None
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._runs: Any = ActionClient(self, RunPolicy, topics.RUN)
+        self._overlay_out = self.create_publisher(ImageMsg, topics.START_OVERLAY, qos.IMAGES)
+        self.create_subscription(ImageMsg, self._camera.topic, self._on_image, qos.IMAGES)
+        self.create_timer(OVERLAY_S, self._publish_overlay)
+        threading.Thread(target=self._read, args=(source,), daemon=True).start()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _read(self, source: TextIO) -> None:
+        for line in source:
+            self._answers.put(line.strip().lower())
+        self._answers.put(QUIT)
+
+    def _on_image(self, message: ImageMsg) -> None:
+        self._live = message
+
+    def _publish_overlay(self) -> None:
+        """Show the start's reference over the live picture."""
+        live = self._live
+        if live is not None and self._reference is not None:
+            shown = blend(self._reference, messages.to_image(live, self._camera))
+            self._overlay_out.publish(
+                messages.from_image(shown, messages.stamp_ns(live.header.stamp), live.header.frame_id)
+            )
+
+    def _work(self) -> None:
+        try:
+            while (number := self._book.next) is not None and self._trial(number):
+                pass
+        except ImageWamError as error:
+            _say(f"error: {error}")
+            self.exit_status = 2
+        self.finished = True
+
+    def _trial(self, number: int) -> bool:
+        """Make one trial. False when the operator has had enough."""
+        config, policy = self._book.config, self._book.order[number]
+        self._change("executor", "deactivate")
+        with self._policy(config.policies[policy]):
+            _say(
+                f"trial {number + 1} of {len(self._book.order)}: put the cell into its start pose "
+                f"({topics.START_OVERLAY} shows it); Enter begins, {QUIT} quits"
+            )
+            if self._ask() == QUIT:
+                return False
+            apart = self._note_start(number)
+            if not self._ready():
+                return False
+            ran = self._run(number)
+            _say(f"ended after {ran.duration_s:.1f} s ({ran.ended}); y success, n failure, {DISCARD} discard")
+            label = self._verdict()
+        if label in LABELS:
+            when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            block = number // len(config.policies)
+            self._book.write(RealTrial(number, block, policy, label, *ran, when, apart))
+        return label != QUIT
+
+    def _verdict(self) -> str:
+        while (answer := self._ask()) not in (*VERDICTS, QUIT):
+            _say(f"{answer!r} means nothing; y success, n failure, {DISCARD} discard, {QUIT} quit")
+        return VERDICTS.get(answer, answer)
+
+    def _ask(self) -> str:
+        return self._answers.get()
+
+    def _note_start(self, number: int) -> float | None:
+        """Keep the start's picture and its overlay; the first one becomes the reference."""
+        folder, live = self._book.config.out, self._live
+        if live is None:
+            raise GraphError(f"no picture from {self._camera.topic}; is the camera's driver running?")
+        picture: Image = messages.to_image(live, self._camera)
+        write_picture(folder / "starts" / f"{number}.png", picture)
+        if self._reference is None:
+            self._reference = picture
+            write_picture(folder / "reference.png", picture)
+        write_picture(folder / "starts" / f"{number}_overlay.png", blend(self._reference, picture))
+        return round(difference(self._reference, picture), 2)
+
+    def _ready(self) -> bool:
+        """Activate the executor; a fault is reset when the operator says so. False when that is not wanted."""
+        while True:
+            try:
+                self._change("executor", "activate")
+            except GraphError:
+                _say("the executor does not activate; its log says why. Remove the cause; Enter resets it, q quits")
+                if self._ask() == QUIT:
+                    return False
+                self._call(Trigger, topics.RESET_FAULT, Trigger.Request())
+            else:
+                return True
+
+    def _run(self, number: int) -> Ran:
+        """Let the policy act until its time is over or the operator presses Enter. The arms hold afterwards."""
+        config = self._book.config
+        if not self._runs.wait_for_server(timeout_sec=READY_S):
+            raise GraphError(f"no action {topics.RUN}; policy.log in {config.out} says why")
+        goal = RunPolicy.Goal(instruction=config.instruction, timeout_s=config.timeout_s, seed=number)
+        handle = self._wait(self._runs.send_goal_async(goal), "the run's acceptance")
+        if not handle.accepted:
+            raise GraphError(f"the policy refused to run {config.instruction!r}; policy.log says why")
+        _say("running; Enter stops")
+        began, done = time.monotonic(), handle.get_result_async()
+        stopped = False
+        while not done.done():
+            with contextlib.suppress(queue.Empty):
+                self._answers.get(timeout=0.05)
+                stopped = True
+                handle.cancel_goal_async()
+        duration_s = time.monotonic() - began
+        self._change("executor", "deactivate")
+        answer = done.result().result
+        return Ran(round(duration_s, 2), int(answer.chunks), "stopped by the operator" if stopped else answer.reason)
+
+    @contextlib.contextmanager
+    def _policy(self, name: str) -> Iterator[None]:
+        """Start a policy node, and end it."""
+        config = self._book.config
+        parameters = {"robot": config.robot, "checkpoint": str(find_checkpoint(name)), "device": config.device}
+        process = Process("policy", "policy_node", Death.LEAVES_GRAPH, dict(parameters))
+        chosen = {"namespace": config.namespace, "use_sim_time": str(config.use_sim_time).lower()}
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context((config.out / "policy.log").open("a", buffering=1, encoding="utf8"))
+            supervisor = Supervisor((process,), settings(chosen), lambda _, line: print(line, file=log))
+            stack.enter_context(supervisor)
+            done = threading.Event()
+            listening = threading.Thread(target=_pass_on, args=(supervisor, done))
+            listening.start()
+            stack.callback(listening.join)
+            stack.callback(done.set)
+            for step in ("configure", "activate"):
+                self._change("policy", step, READY_S)
+            yield
+
+    def _change(self, node: str, step: str, appears_s: float = ANSWER_S) -> None:
+        """Bring a node into the state after `step`, unless it is there. Raises GraphError when it does not go.
+
+        appears_s is the longest wait for a node that is being started.
+        """
+        transition, wanted = STEPS[step]
+        end = time.monotonic() + READY_S
+        while time.monotonic() < end:
+            answer = self._call(GetState, f"{node}/get_state", GetState.Request(), ANSWER_S, appears_s)
+            if answer is not None and answer.current_state.id == wanted:
+                return
+            request = ChangeState.Request(transition=Transition(id=transition))
+            changed = self._call(ChangeState, f"{node}/change_state", request, READY_S)
+            if changed is not None and not changed.success:
+                break
+        raise GraphError(f"{node} could not be brought to {step}; is the graph up, with policy:=none?")
+
+    def _call(
+        self, kind: type, name: str, request: Any, patience_s: float = ANSWER_S, appears_s: float = ANSWER_S
+    ) -> Any:
+        """Return the answer of a service, None when there is none in time."""
+        client: Any = self.create_client(kind, name)
+        try:
+            if not client.wait_for_service(timeout_sec=appears_s):
+                raise GraphError(f"no service {name}; is the graph up, with policy:=none?")
+            with contextlib.suppress(GraphError):
+                return self._wait(client.call_async(request), name, patience_s)
+            return None
+        finally:
+            self.destroy_client(client)
+
+    def _wait(self, future: "Future[Any]", what: str, patience_s: float = ANSWER_S) -> Any:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(patience_s):
+            raise GraphError(f"nothing from {what} for {patience_s:g} s; is the graph up?")
+        return future.result()
+
+
+def _pass_on(supervisor: Supervisor, done: threading.Event) -> None:
+    while not done.is_set():
+        supervisor.poll()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(book: Book) -> int:
+    """Work through a book on this terminal."""
+    namespace = book.config.namespace.strip("/")
+    names = ["--ros-args", "-r", f"__ns:=/{namespace}"] if namespace else []
+    return run(lambda: RealTrials(book, sys.stdin), names)
