@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of episodes")
     parser.add_argument("--out", type=Path, required=True, help="run folder; what it holds already is not done again")
     parser.add_argument("--base", help="checkpoint to go on from: a name in models/ or a directory")
+    parser.add_argument(
+        "--begin-with",
+        help="checkpoint of the preset's sizes whose weights come first; words and statistics are learned anew",
+    )
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--steps", type=int, help="of the network, instead of the preset's")
     parser.add_argument("--autoencoder-steps", type=int, help="of the autoencoder, instead of the preset's")
@@ -58,6 +62,7 @@ def changed(preset: Preset, arguments: argparse.Namespace) -> Preset:
     return dataclasses.replace(
         preset,
         training=dataclasses.replace(preset.training, **_given(training)),
+        begin_with=arguments.begin_with or preset.begin_with,
         autoencoder=dataclasses.replace(preset.autoencoder, **_given(autoencoder)),
     )
 

@@ -27,6 +27,7 @@ from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.model import flow
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.factory import build_network
+from imagewam_ros.model.protocol import Context
 from imagewam_ros.policy import Policy
 from imagewam_ros.training import presets, run
 from imagewam_ros.training.autoencoder import autoencoder_loss, build_autoencoder, encode_all, train_autoencoder
@@ -34,6 +35,7 @@ from imagewam_ros.training.metric import chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, save, start, train_network, train_step
 from imagewam_ros.training.pixels import load_demonstrations, save_demonstrations, to_bytes, to_unit
 from imagewam_ros.training.presets import TrainConfig
+from imagewam_ros.training.prompts import encode_prompts
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, part_of
@@ -162,6 +164,51 @@ def test_instructions_of_different_length_share_a_batch(samples: Samples) -> Non
     context = mixed.context(np.array([0, 10]))
     assert context.mask is not None and context.mask.sum(1).tolist() == [len(long.tokens), 2]
     assert torch.isfinite(train_step(fresh(SMALL.training), mixed, np.arange(24), SMALL.training, 0).total)
+
+
+class Countable:
+    """A text encoder that knows how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, prompt: str) -> torch.Tensor:
+        self.asked.append(prompt)
+        return torch.full((len(prompt), 2), float(len(prompt)))
+
+
+def test_prompts_are_encoded_once(tmp_path: Path) -> None:
+    encoder, path = Countable(), tmp_path / "instructions.safetensors"
+    first = encode_prompts(encoder, ["lift", "hand over"], path)  # type: ignore[arg-type]
+    again = encode_prompts(encoder, ["hand over", "lift the tray"], path)  # type: ignore[arg-type]
+    assert encoder.asked == ["lift", "hand over", "lift the tray"]
+    assert torch.equal(first["hand over"], again["hand over"]) and list(again) == ["hand over", "lift the tray"]
+
+
+def test_run_keeps_its_encoded_instructions(trained: Path, samples: Samples) -> None:
+    kept = load_file(trained / "instructions.safetensors")
+    (text,) = samples.instructions.values()
+    assert list(kept) == [SMALL.prompt.format(task=text.text)]
+    assert torch.allclose(next(iter(kept.values())), text.tokens.float(), atol=1e-2)
+
+
+class Seeing:
+    """A text encoder whose features are the image's mean beside the ids, one row more where it is bright."""
+
+    def condition(self, tokens: torch.Tensor, images: torch.Tensor) -> Context:
+        shade = images.mean()
+        length = len(tokens) + int(shade > 0)
+        return Context(torch.full((1, length + 1, 2), float(shade)), torch.arange(length + 1)[None] < length)
+
+
+def test_features_that_depend_on_the_image_are_computed_for_each_frame(samples: Samples) -> None:
+    ids = {text: replace(known, tokens=torch.arange(3)) for text, known in samples.instructions.items()}
+    pixels = np.zeros((24, 4, 4, 3), np.uint8)
+    pixels[5] = 255
+    seeing = replace(samples, instructions=ids, text=Seeing(), pixels=pixels)  # type: ignore[arg-type]
+    context = seeing.context(np.array([0, 5]))
+    assert context.mask is not None and context.mask.sum(1).tolist() == [3, 4]
+    assert context.tokens[:, 0, 0].tolist() == [-1.0, 1.0]
 
 
 def test_chunk_error_falls_with_training(samples: Samples, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_presets_are_consistent(name):
     assert dataclasses.replace(preset.training) == preset.training
 
 
-def test_only_the_tiny_preset_starts_from_nothing():
-    assert [name for name in PRESETS if not find_preset(name).needs_base] == ["tiny"]
+def test_only_the_tiny_presets_need_no_pretrained_weights():
+    assert [name for name in PRESETS if not find_preset(name).needs_base] == ["tiny", "tiny_multitask"]
 
 
 def test_presets_drive_the_simulated_robot():

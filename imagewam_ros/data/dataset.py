@@ -75,6 +75,10 @@ class Dataset:
         """Frames of some demonstrations, given by their place."""
         return np.flatnonzero(np.isin(self.owner, demonstrations))
 
+    def every(self, count: int) -> Rows:
+        """Every `count`-th frame of each demonstration, from its first on."""
+        return np.flatnonzero(self.time % count == 0)
+
     def statistics(self, rows: Rows, seed: int = 0) -> tuple[Statistics, Statistics]:
         """Statistics of positions and of action chunks at frames `rows`, every frame weighing the same."""
         chosen = np.random.default_rng(seed).permutation(rows)[:STATISTICS_CHUNKS]

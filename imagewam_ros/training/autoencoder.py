@@ -6,7 +6,7 @@ Crops make the steps cheap: all layers are convolutions, so what is learned on c
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
-from imagewam_ros.model.autoencoder import PATCH, Flux2Codec
+from imagewam_ros.model.autoencoder import Flux2Codec
+from imagewam_ros.model.protocol import ImageCodec
 from imagewam_ros.training.pixels import Pixels, to_unit
 from imagewam_ros.training.presets import AutoencoderConfig
 from imagewam_ros.training.rates import cosine
@@ -49,10 +50,16 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKLFlux2:
     )
 
 
-def train_autoencoder(config: AutoencoderConfig, mosaics: Pixels, rows: NDArray[np.int64], seed: int) -> Flux2Codec:
-    """Train on frames `rows` of mosaics (frames, H, W, 3), the same on every run with this seed."""
+def train_autoencoder(
+    config: AutoencoderConfig, mosaics: Pixels, rows: NDArray[np.int64], seed: int, begin: Flux2Codec | None = None
+) -> Flux2Codec:
+    """Train on frames `rows` of mosaics (frames, H, W, 3), the same on every run with this seed.
+
+    begin is an autoencoder to go on from, with its sizes; it is changed.
+    """
     torch.manual_seed(seed)
-    model = build_autoencoder(config).to(memory_format=torch.channels_last).train()
+    model: Any = build_autoencoder(config) if begin is None else begin.autoencoder.requires_grad_(True)
+    model = model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     bar = trange(config.steps, unit="step", desc="autoencoder")
     for step in bar:
@@ -74,7 +81,7 @@ def train_autoencoder(config: AutoencoderConfig, mosaics: Pixels, rows: NDArray[
 
 
 def autoencoder_loss(
-    model: AutoencoderKLFlux2, image: Tensor, config: AutoencoderConfig, noise: torch.Generator
+    model: Any, image: Tensor, config: AutoencoderConfig, noise: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the loss and the mean squared error of images (B, 3, H, W) in [-1, 1]."""
     posterior = model.encode(image).latent_dist
@@ -82,24 +89,34 @@ def autoencoder_loss(
     drawn = mean + torch.randn(mean.shape, generator=noise) * (0.5 * log_variance).exp()
     difference = model.decode(drawn).sample - image
     error = difference.square().mean()
+    if config.vivid:
+        vividness = (image.amax(1, keepdim=True) - image.amin(1, keepdim=True)).square()
+        weight = 1 + config.vivid * vividness
+        difference = difference * (weight / weight.mean()).sqrt()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    weight = config.kl * config.latent_channels
-    return error + config.absolute * difference.abs().mean() + weight * divergence, error.detach()
+    loss = difference.square().mean() + config.absolute * difference.abs().mean()
+    return loss + config.kl * config.latent_channels * divergence, error.detach()
 
 
-def encode_all(codec: Flux2Codec, mosaics: Pixels, path: Path) -> NDArray[np.float16]:
-    """Encode every mosaic to latents (frames, C, h, w) in `path`, float16; whole or not there."""
-    height, width = mosaics.shape[1] // (8 * PATCH), mosaics.shape[2] // (8 * PATCH)
-    part = path.with_suffix(".part.npy")
-    latents = np.lib.format.open_memmap(part, "w+", np.float16, (len(mosaics), codec.channels, height, width))
-    for start in tqdm(range(0, len(mosaics), ENCODE_BATCH), unit="batch", desc="encoding"):
-        latents[start : start + ENCODE_BATCH] = codec.encode(to_unit(mosaics[start : start + ENCODE_BATCH])).numpy()
+def encode_all(
+    codec: ImageCodec, mosaics: Pixels, path: Path, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float16]:
+    """Encode mosaics to latents (frames, C, h, w) in `path`, float16; whole or not there.
+
+    Frames that are not among `rows` (all without it) stay zero.
+    """
+    rows = np.arange(len(mosaics)) if rows is None else rows
+    part, shape = path.with_suffix(".part.npy"), codec.encode(to_unit(mosaics[:1])).shape[1:]
+    latents = np.lib.format.open_memmap(part, "w+", np.float16, (len(mosaics), *shape))
+    for start in tqdm(range(0, len(rows), ENCODE_BATCH), unit="batch", desc="encoding"):
+        some = rows[start : start + ENCODE_BATCH]
+        latents[some] = codec.encode(to_unit(mosaics[some])).numpy()
     latents.flush()
     part.replace(path)
     return np.load(path)  # type: ignore[no-any-return]
 
 
-def quality(codec: Flux2Codec, mosaics: Pixels) -> Quality:
+def quality(codec: ImageCodec, mosaics: Pixels) -> Quality:
     """Measure reconstruction of mosaics (frames, H, W, 3)."""
     image = to_unit(mosaics)
     return Quality(psnr(float(F.mse_loss(codec.decode(codec.encode(image)), image))))

@@ -66,6 +66,7 @@ def start(network: ImageWamNetwork, config: TrainConfig, team: Team | None = Non
     if config.lora_rank:
         inject(network, config.lora_rank, config.lora_alpha)
     shard(network.train(), team)
+    network.recompute = config.recompute
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
@@ -115,13 +116,9 @@ def train_network(
             )
         if progress.step % LOG_EVERY == 0:
             rate = progress.optimizer.param_groups[0]["lr"]
-            row = LogRow(
-                progress.step,
-                *(sums / LOG_EVERY).tolist(),
-                rate,
-                time.perf_counter() - begin,
-                time.process_time() - cpu,
-            )
+            action, video = (sums / LOG_EVERY).tolist()
+            clocks = time.perf_counter() - begin, time.process_time() - cpu
+            row = LogRow(progress.step, action, video, rate, *clocks)
             if leads:
                 _append(store / "log.csv", row)
             bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}", refresh=False)

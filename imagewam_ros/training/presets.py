@@ -18,7 +18,8 @@ class AutoencoderConfig:
     """A small diffusers autoencoder and its training on crops of the mosaic.
 
     encoder and decoder are channels per level, outermost first; three halvings. kl weighs the
-    divergence per latent channel, absolute the L1 part of the loss.
+    divergence per latent channel, absolute the L1 part of the loss. vivid makes strongly coloured
+    pixels count for more: small objects are few pixels, and their colour may decide what to do.
     """
 
     encoder: tuple[int, ...] = (8, 16, 32, 64)
@@ -33,6 +34,7 @@ class AutoencoderConfig:
     weight_decay: float = 1e-3
     kl: float = 1e-4
     absolute: float = 0.1
+    vivid: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,13 @@ class TrainConfig:
     draws is the number of (noise, time) pairs per prefix, targets the number of samples of a
     batch that also learn the image. prefix_at_zero modulates the prefix as at inference; False
     is the authors' way. mask_past_end leaves rows after a demonstration's end out of the loss;
-    otherwise they say to stay. average is the weight of the past in the mean of the weights.
+    otherwise they say to stay. A batch is drawn from every `every`-th frame of a demonstration:
+    neighbours differ little, and only what is used is encoded. Frames of its first EARLY are drawn
+    `early` times as often as the others: there sight and words decide. average is the weight of the past in
+    the mean of the weights.
     lora_rank above 0 trains adapters beside frozen weights. precision bfloat16 computes in it and
-    keeps the weights in float32.
+    keeps the weights in float32. recompute (gradient checkpointing) keeps only what enters each layer
+    for the backward pass.
     """
 
     steps: int = 3500
@@ -61,11 +67,14 @@ class TrainConfig:
     proprio_noise: float = 0.03
     prefix_at_zero: bool = True
     mask_past_end: bool = False
+    every: int = 1
+    early: int = 1
     held_out: float = 0.05
     save_every: int = 200
     lora_rank: int = 0
     lora_alpha: float = 16.0
     precision: str = "float32"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.draws < 1 or not 0 <= self.targets <= self.batch:
@@ -74,6 +83,8 @@ class TrainConfig:
             raise ConfigError("with prefix_at_zero false every sample needs a target: set targets to batch")
         if self.precision not in ("float32", "bfloat16") or self.lora_rank < 0:
             raise ConfigError(f"precision is float32 or bfloat16, found {self.precision!r}; lora_rank is not negative")
+        if self.every < 1 or self.early < 1:
+            raise ConfigError(f"every and early are at least 1, found {self.every} and {self.early}")
         if not 0 <= self.held_out < 1 or not 0 <= self.average < 1:
             raise ConfigError("held_out and average are at least 0 and below 1")
 
@@ -83,7 +94,9 @@ class Preset:
     """Everything about one kind of training run.
 
     tile is the side of a camera's square in the mosaic. A text encoder that was not trained on
-    the authors' prompt needs none of its words: fewer tokens make every step cheaper.
+    the authors' prompt needs none of its words: fewer tokens make every step cheaper. begin_with
+    names a checkpoint of the same sizes whose autoencoder and network are the first weights, instead
+    of random ones; words and statistics are learned anew, unlike with a base.
     """
 
     spec: ModelSpec
@@ -95,6 +108,7 @@ class Preset:
     prompt: str = PROMPT
     denoising: Denoising = field(default_factory=Denoising)
     needs_base: bool = False
+    begin_with: str = ""
 
 
 TINY = Preset(
@@ -119,6 +133,14 @@ TINY = Preset(
     prompt="{task}",
 )
 
+TINY_MULTITASK = replace(
+    TINY,
+    begin_with="tiny",
+    autoencoder=replace(TINY.autoencoder, steps=700, learning_rate=1e-3, vivid=4.0),
+    training=replace(TINY.training, steps=4500, batch=16, draws=4, targets=4, learning_rate=1.5e-3, every=4, early=4),
+)
+"""Several tasks at once, from the weights of the policy that knows one."""
+
 AUTHORS = TrainConfig(
     steps=7000,
     batch=64,
@@ -133,8 +155,13 @@ AUTHORS = TrainConfig(
     mask_past_end=True,
     save_every=500,
     precision="bfloat16",
+    recompute=True,
 )
 """Source: section 9 of the model notes; the number of steps is what a real-robot user reported as enough."""
+
+
+def _adapters(rank: int) -> TrainConfig:
+    return replace(AUTHORS, lora_rank=rank, lora_alpha=float(rank))
 
 
 def _pretrained(training: TrainConfig) -> Preset:
@@ -144,13 +171,18 @@ def _pretrained(training: TrainConfig) -> Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "tiny": TINY,
+    "tiny_multitask": TINY_MULTITASK,
     # Full: 16 bytes per weight (weights, gradients and two moments in float32), shared by all processes;
     # computed, without activations: 72 GB for the 4B model, 160 GB for the 9B one.
     "flux2_4b": _pretrained(AUTHORS),
     "flux2_9b": _pretrained(AUTHORS),
     # Adapters: 4 bytes per weight, computed: 18 GB and 40 GB, without activations.
-    "flux2_4b_lora": _pretrained(replace(AUTHORS, lora_rank=16, lora_alpha=16.0)),
-    "flux2_9b_lora": _pretrained(replace(AUTHORS, lora_rank=32, lora_alpha=32.0)),
+    "flux2_4b_lora": _pretrained(_adapters(16)),
+    "flux2_9b_lora": _pretrained(_adapters(32)),
+    "omnigen2": _pretrained(AUTHORS),
+    "omnigen2_lora": _pretrained(_adapters(16)),
+    "ovis_u1": _pretrained(AUTHORS),
+    "ovis_u1_lora": _pretrained(_adapters(16)),
 }
 
 

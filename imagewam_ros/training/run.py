@@ -3,7 +3,8 @@
 
 pixels.npy demonstrations.npz   what was read from the episodes
 autoencoder/                    trained image autoencoder
-latents.npy                     every frame, encoded once
+latents.npy                     every frame that is used, encoded once
+instructions.safetensors        every prompt, encoded once
 state.safetensors log.csv       progress of the network
 checkpoint/                     what a robot loads
 report.json                     figures of the run
@@ -23,6 +24,7 @@ import torch
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.dataset import Dataset, Rows
 from imagewam_ros.data.episode import Provenance
@@ -35,7 +37,7 @@ from imagewam_ros.model.text import small_text
 from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
 from imagewam_ros.training.lora import inject, merge
-from imagewam_ros.training.metric import ChunkError, chunk_error
+from imagewam_ros.training.metric import EARLY, ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
 from imagewam_ros.training.pixels import (
     Footage,
@@ -45,6 +47,7 @@ from imagewam_ros.training.pixels import (
     successful_episodes,
 )
 from imagewam_ros.training.presets import Preset, contract_of
+from imagewam_ros.training.prompts import encode_prompts
 from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, whole
 
@@ -85,18 +88,23 @@ def train(
     team.wait()
     dataset = Dataset(load_demonstrations(out / "demonstrations.npz"), contract.horizon, contract.relative)
     learned, held = split(len(dataset.demonstrations), preset.training.held_out)
-    rows, held_rows = dataset.of(learned), dataset.of(held)
+    used = dataset.every(preset.training.every)
+    rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
     ground = _ground(preset, contract, checkpoint, out, dataset)
+    if team.leads:
+        _samples(ground, dataset, rows, out)  # keeps the encoded instructions for the others
+    team.wait()
     samples = _samples(ground, dataset, rows, out)
-    network = checkpoint.model.network if checkpoint else build_network(preset.spec)
-    progress = _progress(network, preset, seed, out, team, fresh=checkpoint is None)
+    network, fresh = _network(preset, checkpoint)
+    progress = _progress(network, preset, seed, out, team, fresh=fresh)
 
     def watch(reached: Progress) -> str:
         with averaged(reached) as mean:
             error = chunk_error(mean, samples, held_rows)
         return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
 
-    train_network(progress, samples, rows, preset.training, seed, out, watch)
+    drawn = np.repeat(rows, np.where(dataset.time[rows] < EARLY, preset.training.early, 1))
+    train_network(progress, samples, drawn, preset.training, seed, out, watch)
     clock.lap("network")
     exported = export(progress, preset)
     error = chunk_error(exported, samples, held_rows)
@@ -185,7 +193,7 @@ def _prepare(
     preset: Preset, episodes: Sequence[Path], contract: Contract, base: Checkpoint | None,
     out: Path, seed: int, clock: Clock,
 ) -> None:  # fmt: skip
-    """Read the episodes, train the autoencoder and encode all frames, where that is not done yet."""
+    """Read the episodes, train the autoencoder and encode the frames, where that is not done yet."""
     out.mkdir(parents=True, exist_ok=True)
     footage = read_footage(episodes, contract.mosaic, out)
     clock.lap("reading")
@@ -194,13 +202,17 @@ def _prepare(
     codec = base.model.codec if base else _autoencoder(preset, footage, rows, seed, out)
     clock.lap("autoencoder")
     if not (out / "latents.npy").exists():
-        encode_all(codec, footage.mosaics, out / "latents.npy")
+        used = dataset.every(preset.training.every)
+        used = np.union1d(used, dataset.future(used))
+        encode_all(codec, footage.mosaics, out / "latents.npy", used)
     clock.lap("encoding")
 
 
 def _autoencoder(preset: Preset, footage: Footage, rows: Rows, seed: int, out: Path) -> ImageCodec:
     if not (out / "autoencoder" / "config.json").exists():
-        train_autoencoder(preset.autoencoder, footage.mosaics, rows, seed).save(out / "autoencoder")
+        begin = find_checkpoint(preset.begin_with) / "autoencoder" if preset.begin_with else None
+        codec = Flux2Codec.load(begin) if begin else None
+        train_autoencoder(preset.autoencoder, footage.mosaics, rows, seed, codec).save(out / "autoencoder")
     return Flux2Codec.load(out / "autoencoder")
 
 
@@ -217,11 +229,23 @@ def _samples(ground: Ground, dataset: Dataset, rows: Rows, out: Path) -> Samples
     statistics = ground.statistics
     if statistics is None:
         statistics = dict(zip(("state", "action"), dataset.statistics(rows), strict=True))
-    instructions = {
-        text: Instruction(text, ground.text.encode(ground.contract.prompt.format(task=text)))
-        for text in {d.instruction for d in dataset.demonstrations}
-    }
-    return Samples(dataset, np.load(out / "latents.npy"), ground.contract, statistics, instructions)
+    prompts = {d.instruction: ground.contract.prompt.format(task=d.instruction) for d in dataset.demonstrations}
+    tokens = encode_prompts(ground.text, sorted(set(prompts.values())), out / "instructions.safetensors")
+    instructions = {text: Instruction(text, tokens[prompt]) for text, prompt in prompts.items()}
+    latents, pixels = np.load(out / "latents.npy"), np.load(out / "pixels.npy", mmap_mode="r")
+    return Samples(dataset, latents, ground.contract, statistics, instructions, ground.text, pixels)
+
+
+def _network(preset: Preset, base: Checkpoint | None) -> tuple[ImageWamNetwork, bool]:
+    """The network that training begins with, and whether its weights are still to be drawn."""
+    if base is not None:
+        return base.model.network, False
+    if not preset.begin_with:
+        return build_network(preset.spec), True
+    first = load_checkpoint(find_checkpoint(preset.begin_with), "cpu", torch.float32)
+    if first.spec.network != preset.spec.network:
+        raise ConfigError(f"{preset.begin_with} has another network than the preset; leave begin_with empty")
+    return first.model.network, False
 
 
 def _progress(network: ImageWamNetwork, preset: Preset, seed: int, out: Path, team: Team, *, fresh: bool) -> Progress:

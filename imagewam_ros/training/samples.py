@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches for the network: latents, normalised joints and action chunks. A batch is a function of (seed, step)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.data.dataset import Dataset, Rows
 from imagewam_ros.model import flow
-from imagewam_ros.model.protocol import Context, Instruction, JointBatch
+from imagewam_ros.model.protocol import Context, Instruction, JointBatch, TextEncoder
+from imagewam_ros.training.pixels import Pixels, to_unit
 from imagewam_ros.training.presets import TrainConfig
 
 Latents = NDArray[np.float16]
@@ -21,13 +22,18 @@ Latents = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Samples:
-    """Everything a batch is made of. latents (frames, C, h, w) follow the data set's numbering."""
+    """Everything a batch is made of. latents (frames, C, h, w) follow the data set's numbering.
+
+    Where text features depend on the image (Ovis-U1), text computes them from pixels (frames, H, W, 3).
+    """
 
     dataset: Dataset
     latents: Latents
     contract: Contract
     statistics: Mapping[str, Statistics]
     instructions: Mapping[str, Instruction]
+    text: TextEncoder | None = None
+    pixels: Pixels | None = None
 
     def draw(self, rows: Rows, config: TrainConfig, seed: int, step: int) -> JointBatch:
         """Batch of `step`, drawn from frames `rows`."""
@@ -72,9 +78,21 @@ class Samples:
     def context(self, rows: Rows) -> Context:
         """Text features (B, L, ctx), padded where instructions differ in length."""
         texts = [self.dataset.demonstrations[owner].instruction for owner in self.dataset.owner[rows]]
-        tokens = [self.instructions[text].tokens.float() for text in texts]
-        if len(set(texts)) == 1:
-            return Context(tokens[0][None])
+        tokens = [self.instructions[text].tokens for text in texts]
+        if tokens[0].ndim == 1:
+            tokens = self._seen(rows, tokens)
+        elif len(set(texts)) == 1:
+            return Context(tokens[0].float()[None])
         lengths = torch.tensor([len(t) for t in tokens])
-        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence([t.float() for t in tokens], batch_first=True)
         return Context(padded, torch.arange(padded.shape[1])[None] < lengths[:, None])
+
+    @torch.no_grad()
+    def _seen(self, rows: Rows, ids: Sequence[Tensor]) -> list[Tensor]:
+        """Features (L, ctx) of each frame's instruction together with its image."""
+        assert self.text is not None and self.pixels is not None
+        features = []
+        for row, tokens in zip(rows, ids, strict=True):
+            found = self.text.condition(tokens, to_unit(self.pixels[row : row + 1]))
+            features.append(found.tokens[0] if found.mask is None else found.tokens[0, found.mask[0]])
+        return features
