@@ -9,7 +9,7 @@ ifneq ($(AMENT_PREFIX_PATH),)
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 endif
 
-.PHONY: demo test test-rooms soak lint reference setup clean clean-venv help
+.PHONY: demo multitask test test-rooms soak lint reference setup clean clean-venv help
 
 help:
 	@echo "make demo    five episodes in the simulated cell, with a video"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-rooms  the rooms without torch and ROS, on PYTHON=python3.10 or another"
 	@echo "make soak    tests that take minutes"
 	@echo "make lint    ruff and mypy"
+	@echo "make multitask  record, train and evaluate one policy for three tasks; takes hours"
 	@echo "make reference  docs/reference from the code"
 	@echo "make setup   only the set-up that the others share"
 	@echo "make clean   remove what was built; clean-venv removes the environment too"
@@ -45,6 +46,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Three tasks, one policy: records, trains and evaluates for hours.
+multitask: setup
+	@$(BIN)/python tools/multitask.py $(ARGS)
 
 reference: setup
 	$(BIN)/python tools/make_reference.py
