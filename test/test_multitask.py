@@ -25,4 +25,4 @@ def test_recipe_runs_from_recording_to_report(tmp_path: Path) -> None:
     load_checkpoint(tmp_path / "stage2" / "checkpoint")
     for task in ("tray_lift", "hand_over", "block_lift"):
         rows = json.loads((tmp_path / f"evaluation_{task}" / "report.json").read_text())
-        assert task in json.dumps(rows) and "wrong" in json.dumps(rows)
+        assert task in json.dumps(rows) and "wrong_instruction" in json.dumps(rows)

@@ -72,7 +72,7 @@ def main() -> int:
         begin = str(folder / "checkpoint")
     worst = 0
     for task in ("tray_lift", "hand_over", "block_lift"):
-        words = ["--policy", folder / "checkpoint", "--task", task, "--condition", "normal", "wrong", "grey"]
+        words = ["--policy", folder / "checkpoint", "--task", task, "--condition", "normal", "wrong_instruction", "grey"]
         report = asked.out / f"evaluation_{task}"
         code = imagewam("evaluate", *words, "--episodes", asked.episodes, "--seed", 1000, "--out", report)
         if code not in (0, 1):
