@@ -19,6 +19,9 @@ STAY = (("tray_lift", (BAR, RED, BLUE)), ("hand_over", (TRAY, RED, BLUE)), ("blo
 """What is asked for where it cannot be done: the expert stays, and so shall the policy."""
 
 
+CONDITIONS = ("normal", "wrong_instruction", "grey")
+
+
 def imagewam(*words: object) -> int:
     """Run one command of the package and return its exit code."""
     print("imagewam", *words, flush=True)
@@ -72,7 +75,7 @@ def main() -> int:
         begin = str(folder / "checkpoint")
     worst = 0
     for task in ("tray_lift", "hand_over", "block_lift"):
-        words = ["--policy", folder / "checkpoint", "--task", task, "--condition", "normal", "wrong_instruction", "grey"]
+        words = ["--policy", folder / "checkpoint", "--task", task, "--condition", *CONDITIONS]
         report = asked.out / f"evaluation_{task}"
         code = imagewam("evaluate", *words, "--episodes", asked.episodes, "--seed", 1000, "--out", report)
         if code not in (0, 1):
