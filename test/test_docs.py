@@ -41,7 +41,7 @@ def block_lines() -> Iterator[Line]:
     for page in PAGES:
         for section in re.split(r"(?m)^(?=#+ )", page.read_text(encoding="utf8")):
             fenced, marked = False, bool(NEEDED.search(section))
-            for line in section.splitlines():
+            for line in re.sub(r"\\\n\s*", "", section).splitlines():  # a backslash continues a line
                 if line.startswith("```"):
                     fenced = not fenced
                 elif fenced or line.startswith("    "):
