@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", action="store_true", help="also run the authors' schedule, and compare")
     parser.add_argument("--denoiser", choices=("sequential", "picard"), default="sequential", help="of ours")
     parser.add_argument("--weights", choices=tuple(WEIGHTS), default="full", help="of ours (default: full)")
+    parser.add_argument("--compile", action="store_true", help="fuse the kernels of ours by torch.compile, on a GPU")
     parser.add_argument("--chunking", action="store_true", help="also run ours after committed rows")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, else bfloat16")

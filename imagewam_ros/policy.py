@@ -23,6 +23,7 @@ from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.compiled import compile_network
 from imagewam_ros.model.device import explained_memory
 from imagewam_ros.model.graph import GraphedPrefill
 from imagewam_ros.model.packed import packed
@@ -65,6 +66,8 @@ class Policy:
         self._sampler = Sampler(model.network, contract.denoising, contract.horizon, sampling or SamplerConfig(), clock)
         graphed = self._sampler.config.cuda_graph
         self._graphs = GraphedPrefill(self._prefill_from, self._sampler.room) if graphed else None
+        if self._sampler.config.compile:
+            compile_network(model.network)
 
     @classmethod
     def load(

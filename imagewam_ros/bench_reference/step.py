@@ -19,6 +19,7 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.schema import Image
 from imagewam_ros.model.autoencoder import channels_last
 from imagewam_ros.model.chunking import Committed, soft_weights
+from imagewam_ros.model.compiled import compile_network
 from imagewam_ros.model.device import explained_memory
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.graph import GraphedPrefill
@@ -50,6 +51,7 @@ class Case:
     dtype: torch.dtype
     denoiser: str = "sequential"
     precision: str = "full"
+    compile: bool = False
     images: Mapping[str, Image] = field(init=False)
     cache: PrefixCache | None = None
 
@@ -64,7 +66,10 @@ class Case:
         self._network = network = packed(quantised(self.weights.network, self.precision))
         times = Denoising(time_grid=grid)
         graphed = self.device.type == "cuda" and self.denoiser == "sequential"
-        self.sampler = Sampler(network, times, HORIZON, SamplerConfig(denoiser=self.denoiser, cuda_graph=graphed))
+        config = SamplerConfig(denoiser=self.denoiser, cuda_graph=graphed, compile=self.compile)
+        self.sampler = Sampler(network, times, HORIZON, config)
+        if self.compile:
+            compile_network(network)
         self._graphs = GraphedPrefill(self._prefill, self.sampler.room) if graphed else None
         self._chunked = {
             name: Sampler(network, times, HORIZON, SamplerConfig(chunking=name)) for name in ("frozen", "guided")
@@ -147,7 +152,16 @@ def measure(arguments: argparse.Namespace, device: torch.device, dtype: torch.dt
     with explained_memory(device, "try --preset sixth or --dtype bfloat16"):
         schedule = SCHEDULES[arguments.backbone]
         weights = schedule.build(arguments.preset, LAYOUTS[arguments.layout], device, dtype)
-        case = Case(schedule, weights, LAYOUTS[arguments.layout], device, dtype, arguments.denoiser, arguments.weights)
+        case = Case(
+            schedule,
+            weights,
+            LAYOUTS[arguments.layout],
+            device,
+            dtype,
+            arguments.denoiser,
+            arguments.weights,
+            arguments.compile,
+        )
         schedules: dict[str, Run] = {"ours": case.ours}
         if arguments.chunking:
             schedules |= {"ours, frozen rows": case.frozen, "ours, guided": case.guided}
@@ -191,6 +205,7 @@ def _result(
         "device": torch.cuda.get_device_name(device) if gpu else "cpu",
         "denoiser": arguments.denoiser,
         "weights": arguments.weights,
+        "compile": arguments.compile,
         "repeats": arguments.repeats,
         "ours_ms": round(best["ours"], 2),
         "peak_mb": round(_peak_bytes(device) / 1e6),

@@ -97,7 +97,7 @@ def make_room(kept: dict[Any, Any]) -> None:
         del kept[next(iter(kept))]
 
 
-def require_cuda(device: torch.device) -> None:
-    """Raise ConfigError unless graphs can be captured on `device`."""
+def require_cuda(device: torch.device, option: str = "cuda_graph") -> None:
+    """Raise ConfigError unless `option` can be had on `device`."""
     if device.type != "cuda":
-        raise ConfigError(f"cuda_graph needs a CUDA device, found {device.type}; set cuda_graph to false")
+        raise ConfigError(f"{option} needs a CUDA device, found {device.type}; set {option} to false")

@@ -51,8 +51,12 @@ def rotation(ids: Tensor, axes: Sequence[int], theta: float, dtype: torch.dtype 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate adjacent pairs of x (..., n, d), in float32 because the table is; returns x's dtype."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # compiled kernels have no complex numbers
+        first, second = pairs.unbind(-1)
+        turned = first * table.real - second * table.imag, first * table.imag + second * table.real
+        return torch.stack(turned, -1).flatten(-2).to(x.dtype)
+    return torch.view_as_real(torch.view_as_complex(pairs) * table).flatten(-2).to(x.dtype)
 
 
 def grid_ids(rows: int, columns: int, time: int, axes: int, device: torch.device | str = "cpu") -> Tensor:

@@ -36,7 +36,7 @@ class SamplerConfig:
     steps above `tolerance` (normalised units). chunking says how committed rows condition a chunk.
     deadline_ms > 0 takes as many steps as fit after the prefill, from measured times, at least
     `fewest_steps` and at most `steps`. cuda_graph runs the prefill and the plain loop of one draw as one launch
-    each, on a CUDA device.
+    each, on a CUDA device. compile fuses the kernels of both there, which takes minutes at the first chunk.
     """
 
     steps: int = 0
@@ -49,6 +49,7 @@ class SamplerConfig:
     deadline_ms: float = 0.0
     fewest_steps: int = 4
     cuda_graph: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.denoiser not in DENOISERS:
@@ -63,6 +64,8 @@ class SamplerConfig:
             raise ConfigError("several samples, the picard denoiser and chunking exclude each other; choose one")
         if self.deadline_ms and self.denoiser == "picard":
             raise ConfigError("a deadline chooses sequential steps; use denoiser sequential with it")
+        if self.compile and self.chunking == "guided":
+            raise ConfigError("compile is not there for guided chunking; use frozen, or set compile to false")
         if self.cuda_graph and (self.samples > 1 or self.denoiser != "sequential" or self.chunking == "guided"):
             raise ConfigError("cuda_graph is there for one draw by sequential steps, free or after frozen rows")
 
@@ -99,6 +102,8 @@ class Sampler:
         self._graphs: dict[tuple[int, int], tuple[PrefixCache, Plan, Captured]] = {}
         if config.cuda_graph:
             require_cuda(self.plan.timesteps.device)
+        if config.compile:
+            require_cuda(self.plan.timesteps.device, "compile")
         self._sweeps: list[Sweep] = []
         if config.denoiser == "picard":
             self._sweeps = plan_sweeps(network, self.plan, horizon, config.sweeps)
