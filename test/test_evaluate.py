@@ -14,7 +14,7 @@ from policy_server import PolicyServerFake, stand_still
 
 from imagewam_ros import evaluate
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import CheckpointError, ConfigError, GraphError
+from imagewam_ros.core.errors import CheckpointError, ConfigError, GraphError, RemoteError
 from imagewam_ros.core.schema import ActionChunk, Source
 from imagewam_ros.evaluation.drivers import (
     CONDITIONS,
@@ -104,10 +104,11 @@ def test_a_trial_repeats_to_the_bit(cell: Cell) -> None:
 
 def test_a_server_is_evaluated_on_the_same_seeds() -> None:
     stay = stand_still(rows=16)
-    with PolicyServerFake(stay) as server:
+    with PolicyServerFake(stay, {"contract_hash": "cafe"}) as server:
         words = ["--policy", server.address, "--episodes", "2", "--condition", "normal", "--workers", "1"]
         line, outcomes = evaluate.evaluate_task(parse(*words), "tray_lift", range(1000, 1002))
     assert line["policy"] == server.address and line["successes"] == 0
+    assert line["checkpoint"] == "cafe" and line["server"] == {"contract_hash": "cafe"}
     assert [outcome.seed for outcome in outcomes["normal"]] == [1000, 1001]
     assert all(outcome.refused == 0 and outcome.chunks > 10 for outcome in outcomes["normal"])
     assert {seen["prompt"] for seen in server.seen} == {"lift the tray with both hands"}
@@ -116,6 +117,16 @@ def test_a_server_is_evaluated_on_the_same_seeds() -> None:
 def test_a_server_is_not_for_the_graph() -> None:
     with pytest.raises(ConfigError, match="the ROS graph runs checkpoints, not servers"):
         evaluate.run(parse("--policy", "ws://127.0.0.1:1", "--mode", "graph"))
+
+
+def test_a_server_that_is_not_there_ends_the_evaluation_at_once() -> None:
+    with pytest.raises(RemoteError, match="no policy server at ws://127.0.0.1:1: .* is it running"):
+        evaluate.run(parse("--policy", "ws://127.0.0.1:1", "--episodes", "1"))
+
+
+def test_judged_trials_need_a_folder() -> None:
+    with pytest.raises(ConfigError, match="say where trials, pictures and report go: --out FOLDER"):
+        evaluate.run(parse("--real", "--instruction", "wave"))
 
 
 def test_two_policies_meet_in_pairs(tiny: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Image
 from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
 from imagewam_ros.evaluation.source import identity
+from imagewam_ros.remote.client import is_remote
 
 LABELS = ("success", "failure")
 SIDE = 2
@@ -46,6 +47,11 @@ class RealConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.policies) <= SIDE:
             raise ConfigError(f"one policy or two are compared, found {len(self.policies)}")
+        for policy in self.policies:
+            if is_remote(policy):
+                raise ConfigError(
+                    f"the ROS graph runs checkpoints, not servers like {policy}; copy its checkpoint here"
+                )
         if not self.instruction.strip():
             raise ConfigError('say what the policy shall do: --instruction "put the mug into the basket"')
         if self.trials < 1 or not 0 < self.timeout_s <= 3600:

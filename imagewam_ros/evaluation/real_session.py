@@ -13,8 +13,6 @@ from imagewam_ros.evaluation.report import write_report
 
 def run_session(arguments: argparse.Namespace) -> int:
     """Go through the trials that are left, then report. Returns 0 when all were judged."""
-    from imagewam_ros.nodes import real_trials
-
     if arguments.out is None:
         raise ConfigError("say where trials, pictures and report go: --out FOLDER")
     policies = (arguments.policy, *([arguments.against] if arguments.against else []))
@@ -32,6 +30,8 @@ def run_session(arguments: argparse.Namespace) -> int:
         arguments.use_sim_time,
     )
     book = Book(config)
+    from imagewam_ros.nodes import real_trials  # ROS is needed from here on
+
     if arguments.domain is not None:
         use_domain(arguments.domain)
     code = real_trials.main(book) if book.next is not None else 0

@@ -2,6 +2,7 @@
 """Where the evaluated chunks come from: a checkpoint in this process, or a server at the same boundary."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -45,9 +46,15 @@ def open_source(name: str, robot: Embodiment) -> Source:
 
 
 def identity(name: str) -> dict[str, Any]:
-    """Return what tells a policy from others: its path and hash, or its address. Raises CheckpointError."""
+    """Return what tells a policy from others: path and hash, or address and what the server says of itself.
+
+    Raises CheckpointError, and RemoteError for a server that is not there.
+    """
     if is_remote(name):
-        return {"policy": name, "checkpoint": ""}
+        remote = RemotePolicy(parse_address(name), ())
+        remote.close()
+        said = json.loads(json.dumps(remote.metadata, default=str))
+        return {"policy": name, "checkpoint": str(said.get("contract_hash", "")), "server": said}
     directory = find_checkpoint(name)
     return {"policy": name, "checkpoint": checkpoint_hash(directory)}
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.evaluation.real import (
     Book,
     RealConfig,
@@ -23,7 +24,7 @@ from imagewam_ros.evaluation.real import (
 )
 from imagewam_ros.evaluation.report import write_report
 
-OTHER = "ws://10.0.0.2:8000"
+OTHER = str(find_checkpoint("tiny"))
 
 
 def config(out: Path, **changes: object) -> RealConfig:
@@ -101,6 +102,7 @@ def test_the_overlay_is_half_of_each(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"policies": ("a", "b", "c")}, "one policy or two are compared, found 3"),
+        ({"policies": ("ws://10.0.0.2:8000",)}, "the ROS graph runs checkpoints, not servers like ws://10.0.0.2:8000"),
         ({"instruction": " "}, "say what the policy shall do: --instruction"),
         ({"trials": 0}, "trials must be positive and timeout_s 0 to 3600, found 0"),
         ({"timeout_s": 0.0}, "timeout_s 0 to 3600"),
