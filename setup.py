@@ -20,6 +20,8 @@ DISTRO = os.environ.get("IMAGEWAM_DISTRO", "kilted")
 SOURCED = bool(os.environ.get("AMENT_PREFIX_PATH"))
 """A colcon or apt installation of ROS 2 is at hand."""
 
+EXTRAS = ("dev", "teleop", "cameras", "remote", "cluster", "quantised", "training")
+
 FOR_CMAKE_ONLY = ("cmake", "environment")
 """Parts of share/imagewam_ros that only C++ packages and overlays read; those use colcon."""
 
@@ -117,5 +119,5 @@ setup(
     data_files=[],
     setup_requires=["cmake>=3.22,<4", "ninja"] if SOURCED else requirements(f"ros-{DISTRO}-build"),
     install_requires=requirements("runtime") + ([] if SOURCED else requirements(f"ros-{DISTRO}")),
-    extras_require={name: requirements(name) for name in ("dev", "teleop", "cameras", "remote", "cluster", "quantised")},
+    extras_require={name: requirements(name) for name in EXTRAS},
 )

@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same weights")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; their number changes the last bits")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU that is there")
+    parser.add_argument("--tensorboard", action="store_true", help="also write the curves for TensorBoard")
     parser.add_argument("--json", action="store_true", help="end with one line for programs")
 
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     preset = changed(find_preset(arguments.preset), arguments)
     robot, team = load_embodiment(arguments.robot), join(arguments.cpu)
     base = find_checkpoint(arguments.base) if arguments.base else None
-    report = train(preset, arguments.data, arguments.out, robot, arguments.seed, team, base)
+    report = train(preset, arguments.data, arguments.out, robot, arguments.seed, team, base, arguments.tensorboard)
     if team.leads:
         print("\n".join(f"{name}: {value}" for name, value in report.items()))
         if arguments.json:

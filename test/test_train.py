@@ -375,6 +375,19 @@ def test_what_does_not_fit_is_named(episodes: Path, tmp_path: Path) -> None:
         changed(held_out=1.0)
 
 
+def test_curves_for_tensorboard(episodes: Path, tmp_path: Path) -> None:
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        with pytest.raises(ConfigError, match=r"--tensorboard needs TensorBoard: pip install -r requirements/training"):
+            run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True)
+        return
+    run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("chunk error/all")] == [3, 6]
+
+
 def test_command_changes_a_few_numbers() -> None:
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)

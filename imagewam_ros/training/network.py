@@ -23,6 +23,7 @@ from imagewam_ros.data.dataset import Rows
 from imagewam_ros.model import flow
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import JointBatch
+from imagewam_ros.training.board import Board
 from imagewam_ros.training.lora import inject
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
@@ -89,6 +90,7 @@ def train_network(
     seed: int,
     store: Path,
     watch: Callable[[Progress], str] | None = None,
+    board: Board | None = None,
 ) -> None:
     """Train to the end of `config`, saving to `store` on the way; `watch` may add a word to the log.
 
@@ -121,6 +123,8 @@ def train_network(
             row = LogRow(progress.step, action, video, rate, *clocks)
             if leads:
                 _append(store / "log.csv", row)
+            if leads and board is not None:
+                board.show(row.step, {f"loss/{name}": getattr(row, name) for name in ("action", "video")})
             bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}", refresh=False)
             sums.zero_()
         if progress.step % config.save_every == 0 or progress.step == config.steps:

@@ -36,6 +36,7 @@ from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
 from imagewam_ros.model.text import small_text
 from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
+from imagewam_ros.training.board import Board
 from imagewam_ros.training.lora import inject, merge
 from imagewam_ros.training.metric import EARLY, ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
@@ -66,7 +67,7 @@ class Ground:
 
 def train(
     preset: Preset, data: Sequence[Path], out: Path, robot: Embodiment, seed: int,
-    team: Team | None = None, base: Path | None = None,
+    team: Team | None = None, base: Path | None = None, tensorboard: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Run all stages and return the figures of the run.
 
@@ -74,6 +75,7 @@ def train(
     everything is learned from scratch. Raises ConfigError when the preset needs one.
     """
     team, clock = team or Team(), Clock()
+    board = Board(out / "tensorboard") if tensorboard and team.leads else None
     episodes = successful_episodes(data)
     if preset.needs_base and base is None:
         raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
@@ -101,10 +103,12 @@ def train(
     def watch(reached: Progress) -> str:
         with averaged(reached) as mean:
             error = chunk_error(mean, samples, held_rows)
+        if board is not None:
+            board.show(reached.step, {"chunk error/all": error.all, "chunk error/early": error.early})
         return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
 
     drawn = np.repeat(rows, np.where(dataset.time[rows] < EARLY, preset.training.early, 1))
-    train_network(progress, samples, drawn, preset.training, seed, out, watch)
+    train_network(progress, samples, drawn, preset.training, seed, out, watch, board)
     clock.lap("network")
     exported = export(progress, preset)
     error = chunk_error(exported, samples, held_rows)
