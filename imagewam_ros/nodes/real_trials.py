@@ -14,12 +14,9 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, TextIO
 
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action.client import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.task import Future
 from sensor_msgs.msg import Image as ImageMsg
 from std_srvs.srv import Trigger
 
@@ -31,18 +28,13 @@ from imagewam_ros.core.schema import Image
 from imagewam_ros.evaluation.real import LABELS, Book, RealTrial, blend, difference, read_picture, write_picture
 from imagewam_ros.graph import Death, Process, settings
 from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.graph_calls import READY_S, GraphCalls
 from imagewam_ros.nodes.spin import run
 from imagewam_ros.supervisor import Supervisor
 
-ANSWER_S, READY_S = 20.0, 300.0
 OVERLAY_S = 0.2
 QUIT, DISCARD = "q", "d"
 VERDICTS = {"y": LABELS[0], "n": LABELS[1], DISCARD: DISCARD}
-STEPS = {
-    "configure": (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
-    "activate": (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
-    "deactivate": (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
-}
 
 
 class Ran(NamedTuple):
@@ -60,6 +52,7 @@ class RealTrials(Node):
         config = book.config
         super().__init__("real_trials", parameter_overrides=[Parameter("use_sim_time", value=config.use_sim_time)])
         self.finished, self.exit_status = False, 0
+        self._graph = GraphCalls(self)
         self._book, self._robot = book, load_embodiment(config.robot)
         self._camera = self._robot.cameras[0]
         self._live: ImageMsg | None = None
@@ -67,6 +60,7 @@ class RealTrials(Node):
         path = config.reference or (stored if stored.exists() else None)
         self._reference = read_picture(path) if path else None
         self._answers: queue.Queue[str] = queue.Queue()
+        self._died = threading.Event()
         self._runs: Any = ActionClient(self, RunPolicy, topics.RUN)
         self._overlay_out = self.create_publisher(ImageMsg, topics.START_OVERLAY, qos.IMAGES)
         self.create_subscription(ImageMsg, self._camera.topic, self._on_image, qos.IMAGES)
@@ -96,39 +90,48 @@ class RealTrials(Node):
             while (number := self._book.next) is not None and self._trial(number):
                 pass
         except ImageWamError as error:
-            _say(f"error: {error}")
+            print(f"error: {error}", flush=True)
             self.exit_status = 2
         self.finished = True
 
     def _trial(self, number: int) -> bool:
         """Make one trial. False when the operator has had enough."""
         config, policy = self._book.config, self._book.order[number]
-        self._change("executor", "deactivate")
+        self._graph.change("executor", "deactivate")
         with self._policy(config.policies[policy]):
-            _say(
+            begin = self._ask(
                 f"trial {number + 1} of {len(self._book.order)}: put the cell into its start pose "
                 f"({topics.START_OVERLAY} shows it); Enter begins, {QUIT} quits"
             )
-            if self._ask() == QUIT:
+            if begin == QUIT:
                 return False
             apart = self._note_start(number)
             if not self._ready():
                 return False
-            ran = self._run(number)
-            _say(f"ended after {ran.duration_s:.1f} s ({ran.ended}); y success, n failure, {DISCARD} discard")
-            label = self._verdict()
+            try:
+                ran = self._run(number)
+            finally:
+                self._graph.change("executor", "deactivate")
+            label = self._verdict(f"ended after {ran.duration_s:.1f} s ({ran.ended})")
         if label in LABELS:
             when = datetime.now(timezone.utc).isoformat(timespec="seconds")
             block = number // len(config.policies)
             self._book.write(RealTrial(number, block, policy, label, *ran, when, apart))
         return label != QUIT
 
-    def _verdict(self) -> str:
-        while (answer := self._ask()) not in (*VERDICTS, QUIT):
-            _say(f"{answer!r} means nothing; y success, n failure, {DISCARD} discard, {QUIT} quit")
+    def _verdict(self, said: str) -> str:
+        choice = f"y success, n failure, {DISCARD} discard, {QUIT} quit"
+        while (answer := self._ask(f"{said}; {choice}")) not in (*VERDICTS, QUIT):
+            said = f"{answer!r} means nothing"
         return VERDICTS.get(answer, answer)
 
-    def _ask(self) -> str:
+    def _ask(self, question: str) -> str:
+        """Return the line that is typed after the question; what was typed before it meant something else."""
+        with contextlib.suppress(queue.Empty):
+            while self._answers.get_nowait() != QUIT:
+                pass
+            return QUIT
+        print(question, flush=True)
         return self._answers.get()
 
     def _note_start(self, number: int) -> float | None:
@@ -148,12 +151,12 @@ class RealTrials(Node):
         """Activate the executor; a fault is reset when the operator says so. False when that is not wanted."""
         while True:
             try:
-                self._change("executor", "activate")
+                self._graph.change("executor", "activate")
             except GraphError:
-                _say("the executor does not activate; its log says why. Remove the cause; Enter resets it, q quits")
-                if self._ask() == QUIT:
+                why = "the executor does not activate; its log says why"
+                if self._ask(f"{why}. Remove the cause; Enter resets it, {QUIT} quits") == QUIT:
                     return False
-                self._call(Trigger, topics.RESET_FAULT, Trigger.Request())
+                self._graph.call(Trigger, topics.RESET_FAULT, Trigger.Request())
             else:
                 return True
 
@@ -163,19 +166,20 @@ class RealTrials(Node):
         if not self._runs.wait_for_server(timeout_sec=READY_S):
             raise GraphError(f"no action {topics.RUN}; policy.log in {config.out} says why")
         goal = RunPolicy.Goal(instruction=config.instruction, timeout_s=config.timeout_s, seed=number)
-        handle = self._wait(self._runs.send_goal_async(goal), "the run's acceptance")
+        handle = self._graph.wait(self._runs.send_goal_async(goal), "the run's acceptance")
         if not handle.accepted:
             raise GraphError(f"the policy refused to run {config.instruction!r}; policy.log says why")
-        _say("running; Enter stops")
+        print("running; Enter stops", flush=True)
         began, done = time.monotonic(), handle.get_result_async()
         stopped = False
         while not done.done():
+            if self._died.is_set():
+                raise GraphError(f"the policy died; policy.log in {config.out} says why")
             with contextlib.suppress(queue.Empty):
                 self._answers.get(timeout=0.05)
                 stopped = True
                 handle.cancel_goal_async()
         duration_s = time.monotonic() - began
-        self._change("executor", "deactivate")
         answer = done.result().result
         return Ran(round(duration_s, 2), int(answer.chunks), "stopped by the operator" if stopped else answer.reason)
 
@@ -190,61 +194,20 @@ class RealTrials(Node):
             log = stack.enter_context((config.out / "policy.log").open("a", buffering=1, encoding="utf8"))
             supervisor = Supervisor((process,), settings(chosen), lambda _, line: print(line, file=log))
             stack.enter_context(supervisor)
-            done = threading.Event()
-            listening = threading.Thread(target=_pass_on, args=(supervisor, done))
+            done, self._died = threading.Event(), threading.Event()
+            listening = threading.Thread(target=_pass_on, args=(supervisor, done, self._died))
             listening.start()
             stack.callback(listening.join)
             stack.callback(done.set)
             for step in ("configure", "activate"):
-                self._change("policy", step, READY_S)
+                self._graph.change("policy", step, READY_S)
             yield
 
-    def _change(self, node: str, step: str, appears_s: float = ANSWER_S) -> None:
-        """Bring a node into the state after `step`, unless it is there. Raises GraphError when it does not go.
 
-        appears_s is the longest wait for a node that is being started.
-        """
-        transition, wanted = STEPS[step]
-        end = time.monotonic() + READY_S
-        while time.monotonic() < end:
-            answer = self._call(GetState, f"{node}/get_state", GetState.Request(), ANSWER_S, appears_s)
-            if answer is not None and answer.current_state.id == wanted:
-                return
-            request = ChangeState.Request(transition=Transition(id=transition))
-            changed = self._call(ChangeState, f"{node}/change_state", request, READY_S)
-            if changed is not None and not changed.success:
-                break
-        raise GraphError(f"{node} could not be brought to {step}; is the graph up, with policy:=none?")
-
-    def _call(
-        self, kind: type, name: str, request: Any, patience_s: float = ANSWER_S, appears_s: float = ANSWER_S
-    ) -> Any:
-        """Return the answer of a service, None when there is none in time."""
-        client: Any = self.create_client(kind, name)
-        try:
-            if not client.wait_for_service(timeout_sec=appears_s):
-                raise GraphError(f"no service {name}; is the graph up, with policy:=none?")
-            with contextlib.suppress(GraphError):
-                return self._wait(client.call_async(request), name, patience_s)
-            return None
-        finally:
-            self.destroy_client(client)
-
-    def _wait(self, future: "Future[Any]", what: str, patience_s: float = ANSWER_S) -> Any:
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(patience_s):
-            raise GraphError(f"nothing from {what} for {patience_s:g} s; is the graph up?")
-        return future.result()
-
-
-def _pass_on(supervisor: Supervisor, done: threading.Event) -> None:
+def _pass_on(supervisor: Supervisor, done: threading.Event, died: threading.Event) -> None:
     while not done.is_set():
-        supervisor.poll()
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+        if supervisor.poll():
+            died.set()
 
 
 def main(book: Book) -> int:
