@@ -36,7 +36,7 @@ class SamplerConfig:
     steps above `tolerance` (normalised units). chunking says how committed rows condition a chunk.
     deadline_ms > 0 takes as many steps as fit after the prefill, from measured times, at least
     `fewest_steps` and at most `steps`. cuda_graph runs the prefill and the plain loop of one draw as one launch
-    each, on a CUDA device. compile fuses the kernels of both there, which takes minutes at the first chunk.
+    each, on a CUDA device. compile fuses the kernels of both there; slow at the first chunk.
     """
 
     steps: int = 0
