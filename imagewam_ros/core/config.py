@@ -21,7 +21,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise ConfigError(f"no such file: {path}; check the path") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, expected a mapping of keys to values")

@@ -29,12 +29,28 @@ def variant_of(shapes: Shapes) -> str:
 
 
 def config_of(shapes: Shapes) -> Any:
-    """Numbers of the network. Raises CheckpointError where a tensor that tells is missing."""
+    """Numbers of the network. Raises CheckpointError where a tensor that tells is missing or impossible."""
     readers: dict[str, Callable[[Shapes], Any]] = {"flux2": _flux2, "ovis_u1": _ovis_u1, "omnigen2": _omnigen2}
+    variant, asked = variant_of(shapes), _Asked(shapes)
     try:
-        return readers[variant_of(shapes)](shapes)
+        return readers[variant](asked)
     except KeyError as error:
         raise CheckpointError(f"the checkpoint lacks {error}, without which its size is unknown") from None
+    except (ValueError, IndexError, ZeroDivisionError, StopIteration):
+        raise CheckpointError(
+            f"{asked.last} is {list(shapes[asked.last])}, which fits no size of {variant}; is the file spoilt or of "
+            "another variant? Download it again"
+        ) from None
+
+
+class _Asked(dict[str, tuple[int, ...]]):
+    """Shapes that remember which was asked for last."""
+
+    last = ""
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        self.last = name
+        return super().__getitem__(name)
 
 
 def _flux2(s: Shapes) -> Flux2Config:
@@ -98,9 +114,9 @@ def _omnigen2(s: Shapes) -> OmniGen2Config:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """Number of blocks under a prefix."""
+    """Number of blocks under a prefix; their names need not be numbered without a gap for that."""
     found = (re.match(re.escape(prefix) + r"\.(\d+)\.", name) for name in shapes)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    return len({match[1] for match in found if match})
 
 
 def _multiple(width: int, inner: int) -> int:
