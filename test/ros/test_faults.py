@@ -154,10 +154,10 @@ class Wire:
 def start_policy(scene: Scene, spawn, checkpoint) -> object:
     """A real policy that drives the arms, until two of its chunks were accepted."""
     policy = spawn("imagewam_ros.nodes.policy_node", checkpoint=checkpoint, use_sim_time=True)
-    assert scene.probe.change("policy", "configure", "activate"), policy.text()
+    assert scene.probe.change("policy", "configure", "activate", timeout=120), policy.text()
     request = SetInstruction.Request(instruction="lift")
     assert scene.probe.call(SetInstruction, topics.SET_INSTRUCTION, request).success
-    scene.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted >= 2)
+    scene.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted >= 2, 60)
     return policy
 
 
