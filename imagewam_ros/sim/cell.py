@@ -61,6 +61,8 @@ class Cell:
         mimics = [self.model.joint(f"{arm.gripper.name}_mimic") for arm in self.embodiment.arms]
         self._mimic_index = np.array([joint.qposadr[0] for joint in mimics])
         self._object_bodies = self.model.jnt_bodyid[self.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE]
+        names = [self.model.joint(i).name for i in range(self.model.njnt)]
+        self._free_joints = [name for name in names if name.endswith("_free")]
         self._objects_start = self._objects()
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         self._render_thread: int | None = None
@@ -113,9 +115,7 @@ class Cell:
 
     def objects(self) -> dict[str, Floats]:
         """Pose (7,) of every free body: position in m, then quaternion wxyz."""
-        names = [self.model.joint(i).name for i in range(self.model.njnt)]
-        free = [name for name in names if name.endswith("_free")]
-        return {name.removesuffix("_free"): np.array(self.data.joint(name).qpos) for name in free}
+        return {name.removesuffix("_free"): np.array(self.data.joint(name).qpos) for name in self._free_joints}
 
     def step(self, targets: Floats, duration_ns: int) -> None:
         """Hold joint targets (joints,), rad and m, for a whole number of physics steps.
