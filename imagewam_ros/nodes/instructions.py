@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rclpy.task import Future
 
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.errors import ConfigError, GraphError
 
 LONGEST = 2000
 """Characters; encoders read the first few hundred words, and whoever can call the service could send megabytes."""
@@ -55,10 +55,11 @@ class Instructions:
     async def set(self, text: str, seed: int) -> int:
         """Change the instruction, to none at once; `seed` is that of its first chunk. Returns its number.
 
-        Raises what the encode raises.
+        Raises what the encode raises, and GraphError when it was changed to none meanwhile.
         """
         text = _plain(text)
         if not text:
+            self._forget()
             return self._change(text, seed)
         change = _Change(text, seed, self._encode(text), Future())
         self._changes.append(change)
@@ -71,6 +72,12 @@ class Instructions:
         """Follow nothing any more, if the instruction is still the one of this number."""
         if number == self.number:
             self._change("", self._next_seed)
+
+    def _forget(self) -> None:
+        """Give up changes under way: whoever says stop last is obeyed."""
+        while self._changes:
+            text, _, _, done = self._changes.popleft()
+            done.set_result((GraphError(f"the instruction was cleared before {text!r} was encoded; set it again"), 0))
 
     def settle(self) -> None:
         """Change to what has been encoded."""

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.nodes.instructions import Instructions
 
 
@@ -60,6 +60,18 @@ def test_two_changes_at_once_happen_in_order() -> None:
         encoded.set_result(None)
     desk.instructions.settle()
     assert (result(first), result(second), desk.instructions.text) == (1, 2, "two")
+
+
+def test_a_stop_wins_over_a_change_that_is_under_way() -> None:
+    desk = Desk()
+    change = desk.set("lift")
+    with pytest.raises(StopIteration):
+        desk.instructions.set("", 0).send(None)
+    with pytest.raises(GraphError, match="the instruction was cleared before 'lift' was encoded; set it again"):
+        change.send(None)
+    desk.asked[0][1].set_result(None)
+    desk.instructions.settle()
+    assert desk.instructions.text == "" and not desk.instructions.changing
 
 
 def test_no_instruction_needs_no_encode() -> None:
