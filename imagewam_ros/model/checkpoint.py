@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from imagewam_ros.core.config import build
 from imagewam_ros.core.contract import Contract, statistics_hash
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.spaces import names
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.model import factory
 from imagewam_ros.model.safetensors_stream import Lazy, write
@@ -82,6 +83,7 @@ def load_checkpoint(
     statistics = _read_statistics(directory, contract)
     network = factory.build_network(spec, "meta")
     load_weights(network, directory / "model.safetensors", target, dtype)
+    _check_numbers(directory, spec, contract, statistics)
     codec = factory.load_codec(spec, directory / "autoencoder", dtype).to(target)
     codec.posterior_seed = contract.posterior_seed
     text = factory.load_text(spec, directory, contract.text_length, dtype).to(target)
@@ -158,6 +160,22 @@ def _read_statistics(directory: Path, contract: Contract) -> dict[str, Statistic
             f"(hash {statistics_hash(data)}, expected {contract.statistics_hash}); copy the whole checkpoint again"
         )
     return {name: Statistics.from_dict(data[name], f"{path}: {name}") for name in FIELDS}
+
+
+def _check_numbers(
+    directory: Path, spec: factory.ModelSpec, contract: Contract, statistics: Mapping[str, Statistics]
+) -> None:
+    """Raise CheckpointError unless weights, contract and statistics have vectors of one length."""
+    padded = len(spec.network.padded_dims)
+    weights = {"state": spec.network.proprio_dim - padded, "action": spec.network.action_dim - padded}
+    parts = {"state": contract.state, "action": contract.action}
+    for kind in FIELDS:
+        promised, known = len(names(parts[kind])) or len(contract.joint_names), statistics[kind].mean.size
+        if not weights[kind] == promised == known:
+            raise CheckpointError(
+                f"{directory}: {kind} has {weights[kind]} numbers in model.safetensors, {promised} in the contract of "
+                f"config.json and {known} in stats.json; was it imported without --robot, or are these of two runs?"
+            )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -141,6 +141,17 @@ def test_config_that_contradicts_itself_names_file_and_key(copy, keys, value, me
         load_checkpoint(copy)
 
 
+def test_vectors_of_different_lengths_are_named(copy):
+    pose = {"side": "left", "pose": {"rotation": "xyzw"}}
+    for key in ("state", "action"):
+        change(copy / "config.json", "contract", key, value=[pose])
+    relative = json.loads((copy / "config.json").read_text())["contract"]["relative"]
+    change(copy / "config.json", "contract", "relative", value=[False] * len(relative))
+    message = "state has 14 numbers in model.safetensors, 7 in the contract of config.json and 14 in stats.json; was it"
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(copy)
+
+
 @pytest.mark.parametrize("schema", [0, 2, "1", None])
 def test_other_schemas_are_refused(copy, schema):
     change(copy / "config.json", "schema", value=schema)
