@@ -94,7 +94,7 @@ COMMANDS = {
     "import": Command(
         "imagewam_ros.importer",
         "turn an official ImageWAM checkpoint into a checkpoint directory",
-        "imagewam import weights/robotwin runs/robotwin --robot piper --gripper 0 1 --period-ms 50 --first-row-offset 1",
+        "imagewam import weights/robotwin runs/two --robot piper --gripper 0 1 --period-ms 50 --first-row-offset 1",
     ),
     "parity": Command(
         "imagewam_ros.model.parity",

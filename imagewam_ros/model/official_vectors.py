@@ -83,7 +83,8 @@ def plain_names(kind: str, numbers: int) -> tuple[tuple[str, ...], tuple[str, ..
         return tuple(name.removeprefix("left_") for name in names(parts)), units(parts)
     sides = ("left", "right") if kind == "joints" or numbers == 2 * PER_ARM else ("left",)
     if kind == "poses":
-        one, unit = ("x", "y", "z", "q0", "q1", "q2", "q3", "gripper"), ("m",) * 3 + ("1",) * 5
+        one: tuple[str, ...] = ("x", "y", "z", "q0", "q1", "q2", "q3", "gripper")
+        unit: tuple[str, ...] = ("m",) * 3 + ("1",) * 5
     else:
         joints = numbers // 2 - 1
         one, unit = (*(f"joint_{i + 1}" for i in range(joints)), "gripper"), ("rad",) * joints + ("1",)

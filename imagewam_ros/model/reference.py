@@ -81,8 +81,8 @@ class Reference:
         self.expected = self.read_expected()
         try:
             self.network: Any = self.build_network().eval().to(self.device, dtype)
-            self.codec: Any = self.build_codec()
-            self.codec.to(self.device, dtype)
+            codec: Any = self.build_codec()
+            self.codec = codec.to(self.device, dtype)
         except KeyError as error:
             raise CheckpointError(
                 f"{directory / 'config.json'} lacks {error}; see the layout of the test data"

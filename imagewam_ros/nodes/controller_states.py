@@ -8,6 +8,7 @@ no longer moves the arm. It also knows its tracking error in its own time.
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from imagewam_ros.core.embodiment import Embodiment
@@ -33,7 +34,7 @@ class ControllerStates:
             return
         for arm in robot.arms:
             topic = topics.controller_state(arm.side)
-            node.subscribe(kind, topic, lambda message, side=arm.side: self._on_state(side, message), qos.JOINT_STATES)
+            node.subscribe(kind, topic, partial(self._on_state, arm.side), qos.JOINT_STATES)
 
     def fallen_silent(self) -> list[str]:
         """State topics that were heard and are not any more."""
