@@ -99,7 +99,7 @@ def _ray() -> ModuleType:
         import ray.util
     except ImportError as error:
         raise ConfigError(
-            "--cluster needs Ray, which cannot be imported; pip install 'imagewam-ros[cluster]'"
+            "--cluster needs Ray, which cannot be imported; pip install -r requirements/cluster.txt"
         ) from error
     module: ModuleType = ray
     return module

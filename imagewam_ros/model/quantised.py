@@ -67,7 +67,7 @@ def check_weights(name: str, device: torch.device) -> None:
         import torchao  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"weights {name!r} need torchao ({error}); pip install 'imagewam-ros[quantised]', or use weights full"
+            f"weights {name!r} need torchao ({error}); pip install -r requirements/quantised.txt, or use weights full"
         ) from error
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from imagewam_ros.core.errors import ConfigError, RemoteError
 
 ARRAY, SCALAR, DATA, DTYPE, SHAPE = b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"
-MISSING = "remote policies need {}, which cannot be imported; pip install 'imagewam-ros[remote]'"
+MISSING = "remote policies need {}, which cannot be imported; pip install -r requirements/remote.txt"
 KINDS = "biuf?"
 """Kinds of numpy types that travel: numbers and booleans, never objects."""
 

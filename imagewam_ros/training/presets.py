@@ -157,7 +157,7 @@ AUTHORS = TrainConfig(
     precision="bfloat16",
     recompute=True,
 )
-"""Source: section 9 of the model notes; the number of steps is what a real-robot user reported as enough."""
+"""The authors' configuration; the number of steps is what a user of a real robot reported as enough."""
 
 
 def _adapters(rank: int) -> TrainConfig:
