@@ -35,9 +35,12 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     variant, network = variant_of(shapes), config_of(shapes)
     drop = padded_dims(network.action_dim, facts, source / "config.yaml", options.embodiment)
     network = dataclasses.replace(network, padded_dims=drop)
+    text = factory.variant(variant).text_spec()
     if variant == "omnigen2":
-        network = dataclasses.replace(network, pack_after_text=bool(facts.pack_after_text))
-    spec = factory.ModelSpec(variant, network, factory.variant(variant).text_spec(), prefix_at_zero=False)
+        packs = bool(facts.pack_after_text)
+        network = dataclasses.replace(network, pack_after_text=packs)
+        text = dataclasses.replace(text, keep_pad=not packs)  # the joint sequence has a pad row in proprio's place
+    spec = factory.ModelSpec(variant, network, text, prefix_at_zero=False)
     state = official.audited(state, factory.build_network(spec, "meta"), path)
     statistics = read_statistics(source / "dataset_stats.json", options.embodiment, drop)
     plain = {name: values.to_dict() for name, values in statistics.items()}

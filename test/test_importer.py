@@ -84,6 +84,15 @@ def test_imported_network_is_the_official_one(variant, tmp_path):
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize(("said", "keep_pad"), [(None, True), (False, True), (True, False)])
+def test_omnigen2_keeps_a_pad_row_where_proprio_came_after_the_pads(said, keep_pad, tmp_path):
+    config = {**CONFIG, "model": {"pack_proprio_after_text": said}}
+    folder = write_source(tmp_path / "official", DATA / "omnigen2_tiny" / "checkpoint.pt", config)
+    import_checkpoint(folder, tmp_path / "out", OPTIONS)
+    spec, _ = read_config(tmp_path / "out")
+    assert (spec.network.pack_after_text, spec.text.keep_pad) == (not keep_pad, keep_pad)
+
+
 def test_robot_gives_names_and_cameras(source, tmp_path):
     options = ImportOptions(50_000_000, 1.0, "compact_288x256", "sim_cell", UNIT_GRIPPER)
     contract = import_checkpoint(source, tmp_path / "out", options)
