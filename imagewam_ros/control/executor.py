@@ -287,7 +287,8 @@ class Executor:
             self._watchdog.note("joint_state", side, steady_ns)
         if joint_state is not None:
             self._track(joint_state)
-        alarm = self._watchdog.check(steady_ns)
+        # A stop blocks the callbacks that hear the drivers, and the arms brake already: no fault may come of it.
+        alarm = None if self._stopping else self._watchdog.check(steady_ns)
         if alarm and alarm.response is Response.FAULT:
             self.fault(alarm.reason, "watchdog")
         elif alarm:

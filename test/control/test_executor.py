@@ -306,3 +306,20 @@ def test_same_inputs_same_commands(make_player: Any) -> None:
         running(player)
         logs.append(np.array([c.position for c in player.commands]))
     assert np.array_equal(*logs)
+
+
+def test_arms_that_are_being_stopped_need_no_drivers(make_player) -> None:
+    """Deactivating blocks the callbacks that hear the drivers; that is no fault, and no hard brake."""
+    player = make_player(joint_state_timeout_s=0.02)
+    here = player.executor.reference().position
+    assert player.executor.accept(player.towards(here + 2 * MOVE), player.now_ns).accepted
+    for _ in range(60):
+        player.tick(joint_state=player.measured(player.executor.reference().position))
+    assert np.abs(player.commands[-1].velocity).max() > 0.2
+    player.executor.deactivate(player.now_ns)
+    states = set()
+    while player.executor.state is not State.INACTIVE:
+        states.add(player.tick().state)
+        assert len(player.commands) < 1000
+    assert State.FAULTED not in states
+    assert player.executor.activate(player.now_ns, player.measured(player.commands[-1].position)) is None
