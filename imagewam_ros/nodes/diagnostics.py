@@ -59,10 +59,10 @@ class Meter:
                 self._rates[name] = (total - self._before[name]) / elapsed_s
                 values[f"{name}_rate_hz"] = f"{self._rates[name]:.2f}"
             values[f"{name}_total"] = str(total)
-        for name, samples in self._samples.items():
+        for name, samples in list(self._samples.items()):  # other threads add names
             p50, p95, p99, largest = np.quantile(list(samples), (0.5, 0.95, 0.99, 1.0))
             values[name] = f"p50 {p50:.6f} p95 {p95:.6f} p99 {p99:.6f} max {largest:.6f}"
-        for name, buckets in self._buckets.items():
+        for name, buckets in list(self._buckets.items()):
             counted = Counter(buckets)
             values[f"{name}_histogram"] = " ".join(f"<={edge * 1e3:g}ms:{counted[edge]}" for edge in BUCKETS_S)
         self._before, self._since_ns = counts, now_ns

@@ -2,7 +2,9 @@
 """Parameters, lifecycle, diagnostics, filters and the main loop that every node shares."""
 
 import signal
+import sys
 import textwrap
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -166,6 +168,26 @@ def test_meter_reports_rates_and_percentiles() -> None:
     assert report["chunk_rate_hz"] == "5.00" and report["chunk_total"] == "10"
     assert report["inference_s"].startswith("p50 0.450000") and report["inference_s"].endswith("max 0.900000")
     assert meter.report(4_000_000_000)["chunk_rate_hz"] == "0.00"
+
+
+def test_meter_reports_while_another_thread_adds_names() -> None:
+    meter = Meter()
+
+    def add() -> None:
+        for number in range(2000):
+            meter.sample(f"stage_{number}", 0.1)
+            meter.bucket(f"stage_{number}", 0.1)
+
+    adding, interval_s = threading.Thread(target=add), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the threads take turns as often as they can
+    try:
+        adding.start()
+        while adding.is_alive():
+            meter.report(1)
+    finally:
+        sys.setswitchinterval(interval_s)
+        adding.join()
+    assert len(meter.report(1)) == 4000
 
 
 def test_histogram_counts_every_duration_once() -> None:
