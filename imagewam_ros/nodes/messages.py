@@ -102,12 +102,17 @@ def _decompressed(message: CompressedImage, camera: Camera) -> Image:
     import cv2
     from PIL import Image as Picture
 
-    with contextlib.suppress(OSError), Picture.open(io.BytesIO(message.data)) as picture:  # reads the header only
-        if picture.width * picture.height > LARGER * camera.width * camera.height:
-            raise EmbodimentMismatch(
-                f"camera {camera.name!r} sends a picture of {picture.width}x{picture.height}, the robot YAML says "
-                f"{camera.width}x{camera.height}; it is not decoded ({camera.topic}/compressed)"
-            )
+    try:
+        with contextlib.suppress(OSError), Picture.open(io.BytesIO(message.data)) as picture:  # reads the header only
+            if picture.width * picture.height > LARGER * camera.width * camera.height:
+                raise EmbodimentMismatch(
+                    f"camera {camera.name!r} sends a picture of {picture.width}x{picture.height}, the robot YAML says "
+                    f"{camera.width}x{camera.height}; it is not decoded ({camera.topic}/compressed)"
+                )
+    except (Picture.DecompressionBombError, ValueError) as error:
+        raise EmbodimentMismatch(
+            f"camera {camera.name!r} sends a picture that is not decoded: {error} ({camera.topic}/compressed)"
+        ) from error
     image = cv2.imdecode(np.frombuffer(message.data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB) if message.data else None
     if image is None:
         raise EmbodimentMismatch(

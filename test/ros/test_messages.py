@@ -4,6 +4,7 @@
 import dataclasses
 import re
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -56,6 +57,15 @@ def test_a_picture_that_would_take_all_memory_is_not_decoded() -> None:
     bomb = png.tobytes()
     with pytest.raises(EmbodimentMismatch, match="sends a picture of 64x64, .* says 6x4; it is not decoded"):
         messages.to_image(CompressedImage(format="png", data=bomb), HEAD)
+
+
+def test_a_picture_that_claims_the_impossible_is_refused() -> None:
+    _, encoded = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
+    png = bytearray(encoded.tobytes())
+    png[16:24] = (65535).to_bytes(4, "big") * 2  # width and height of its header
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    with pytest.raises(EmbodimentMismatch, match="camera 'head' sends a picture that is not decoded: .*/compressed"):
+        messages.to_image(CompressedImage(format="png", data=bytes(png)), HEAD)
 
 
 def test_a_chunk_of_too_many_rows_is_refused() -> None:
