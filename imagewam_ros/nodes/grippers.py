@@ -8,6 +8,7 @@ far enough, and a last one once it rests; a newer goal replaces the one before.
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from rclpy.action.client import ActionClient
@@ -87,6 +88,8 @@ class GripperActions:
 
     def send(self, command: Command) -> None:
         """Take one sample; goals are sent from the node's own thread."""
+        if self._command is not None and command.tick <= self._command.tick:
+            self._asked = {}  # another activation: where the gripper is, it stays
         self._command = command
 
     def silent(self) -> list[tuple[str, str]]:
@@ -108,11 +111,13 @@ class GripperActions:
             if abs(target - asked) <= (RESTS_SHARE if rests else MOVED_SHARE) * span:
                 continue
             self._asked[arm.side] = target
-            client.send_goal_async(self._make_goal(arm, target)).add_done_callback(self._answered)
+            answered = partial(self._answered, arm.side, asked)
+            client.send_goal_async(self._make_goal(arm, target)).add_done_callback(answered)
 
-    def _answered(self, future: Any) -> None:
+    def _answered(self, side: str, before: float, future: Any) -> None:
         goal = future.result()
         if goal is not None and not goal.accepted:
+            self._asked[side] = before  # so that it is asked again
             self._node.complain("a gripper refused its goal; is its controller active and the target in its range?")
 
 
