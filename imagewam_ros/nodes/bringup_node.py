@@ -6,6 +6,7 @@ its reason. When this process ends, the nodes are deactivated in reverse order, 
 rest before anything they depend on goes away.
 """
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -24,7 +25,12 @@ from imagewam_ros.nodes.spin import run
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
 WORDS = {CONFIGURE: "configure", ACTIVATE: "activate", DEACTIVATE: "deactivate"}
-RESTING = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
+RESTING = (
+    State.PRIMARY_STATE_UNCONFIGURED,
+    State.PRIMARY_STATE_INACTIVE,
+    State.PRIMARY_STATE_ACTIVE,
+    State.PRIMARY_STATE_FINALIZED,
+)
 """States that last; the others are transitions under way."""
 POLL_S = 0.1
 ANSWER_S = 2.0
@@ -101,7 +107,8 @@ class BringupNode(Node):
                 return
             self.get_logger().error(str(error))
             while self._active:
-                self._changed(self._active.pop(), DEACTIVATE, State.PRIMARY_STATE_INACTIVE)
+                with contextlib.suppress(GraphError):  # one that died needs no deactivation
+                    self._changed(self._active.pop(), DEACTIVATE, State.PRIMARY_STATE_INACTIVE)
             self.exit_status, self.finished = 1, True
         else:
             self.get_logger().info(f"{', '.join(config.nodes)}: {'active' if config.autostart else 'inactive'}")
