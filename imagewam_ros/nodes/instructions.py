@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rclpy.task import Future
 
-from imagewam_ros.core.errors import ConfigError, GraphError
+from imagewam_ros.core.errors import ConfigError, GraphError, ImageWamError
 
 LONGEST = 2000
 """Characters; encoders read the first few hundred words, and whoever can call the service could send megabytes."""
@@ -84,6 +84,8 @@ class Instructions:
         while self._changes and self._changes[0].encoded.done():
             text, seed, encoded, done = self._changes.popleft()
             error = encoded.exception()
+            if error is not None and not isinstance(error, ImageWamError):  # such as a GPU without memory
+                error = GraphError(f"{text!r} could not be encoded: {type(error).__name__}: {error}")
             done.set_result((error, self.number if error else self._change(text, seed)))
 
     def _change(self, text: str, seed: int) -> int:

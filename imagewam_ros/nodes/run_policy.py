@@ -86,7 +86,8 @@ class RunPolicyServer:
             self._instructions.rest(number)
         except ImageWamError as error:
             reason = str(error)
-        self._goal, self._reserved = None, False
+        finally:
+            self._goal, self._reserved = None, False
         if goal.is_cancel_requested:
             goal.canceled()
         elif reason:

@@ -91,6 +91,15 @@ def test_an_encode_that_fails_is_told_and_changes_nothing() -> None:
     assert (desk.instructions.text, desk.changes) == ("", 0)
 
 
+def test_an_encode_that_breaks_down_is_told_as_well() -> None:
+    desk = Desk()
+    change = desk.set("lift")
+    desk.asked[0][1].set_exception(MemoryError("none left"))
+    desk.instructions.settle()
+    with pytest.raises(GraphError, match="'lift' could not be encoded: MemoryError: none left"):
+        change.send(None)
+
+
 def test_only_the_owner_of_an_instruction_ends_it() -> None:
     desk = Desk()
     for text in ("one", "two"):
