@@ -50,7 +50,8 @@ class ExecutorLog:
         self._commands.publish(messages.from_command(step.command, now_ns))
 
     def judged(self, chunk: ActionChunk, verdict: Verdict, now_ns: int) -> None:
-        """Publish what became of a chunk."""
+        """Publish what became of a chunk, after the transitions that it follows from."""
+        self.changed(now_ns)
         trigger = "accepted" if verdict.accepted else "refused"
         event = messages.from_event(self._executor.state, self._tick, trigger, verdict.reason, now_ns)
         event.source, event.sequence = int(chunk.source), chunk.sequence
