@@ -173,8 +173,10 @@ class PolicyNode(ManagedNode):
         newest_ns = max(observation.stamp_ns - observation.ages_ns[camera] for camera in observation.images)
         self._trace = ChunkTrace(newest_ns, self._arrived_ns, paired_ns, self._now_ns)
         self._forecast_ns = self._delays.forecast_ns
-        seed, wake = wanted.next_seed(), self._done.trigger
-        self._inference.infer(observation, seed, self._take, wake, self._running, self._forecast_ns)
+        seed, wake, running = wanted.next_seed(), self._done.trigger, self._running
+        if running is not None and running.instruction_id != wanted.number:  # published while it was being changed
+            running = None
+        self._inference.infer(observation, seed, self._take, wake, running, self._forecast_ns)
 
     def _take(self, chunk: ActionChunk) -> None:
         """Publish a chunk, unless its instruction was changed meanwhile; called on the inference thread."""
