@@ -164,13 +164,13 @@ class ExecutorNode(ManagedNode):
             self._log.agreement = {**self._log.agreement, side: found.rms}
 
     def _ask(self, request: Callable[[], None]) -> str:
-        def answer() -> None:
+        def answer() -> str:
             request()
             self._log.changed(self._now_ns)
+            self._publish_status()
+            return self._executor.status.reason
 
-        self._thread.ask(answer)
-        self._publish_status()
-        return self._executor.status.reason
+        return self._thread.ask(answer)
 
     def _publish_status(self) -> None:
         self._log.status(self._now_ns)
