@@ -17,7 +17,7 @@ from imagewam_ros.core.errors import CheckpointError, ConfigError
 from imagewam_ros.core.spaces import names
 from imagewam_ros.model import factory, hub, layouts, official
 from imagewam_ros.model.checkpoint import SCHEMA, write_json
-from imagewam_ros.model.official_config import OfficialFacts, padded_dims, read_facts, read_statistics
+from imagewam_ros.model.official_config import OfficialFacts, only_embodiment, padded_dims, read_facts, read_statistics
 from imagewam_ros.model.official_contract import ImportOptions, check_sizes, contract_of
 from imagewam_ros.model.official_shapes import config_of, variant_of
 from imagewam_ros.model.official_vectors import STEP_M, STEP_RAD, Driving
@@ -33,7 +33,8 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     state = official.network_state(official.read_official(path), path, facts.lora_alpha)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     variant, network = variant_of(shapes), config_of(shapes)
-    drop = padded_dims(network.action_dim, facts, source / "config.yaml", options.embodiment)
+    embodiment = options.embodiment or only_embodiment(source / "dataset_stats.json")
+    drop = padded_dims(network.action_dim, facts, source / "config.yaml", embodiment)
     network = dataclasses.replace(network, padded_dims=drop)
     text = factory.variant(variant).text_spec()
     if variant == "omnigen2":
@@ -42,7 +43,7 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
         text = dataclasses.replace(text, keep_pad=not packs)  # the joint sequence has a pad row in proprio's place
     spec = factory.ModelSpec(variant, network, text, prefix_at_zero=False)
     state = official.audited(state, factory.build_network(spec, "meta"), path)
-    statistics = read_statistics(source / "dataset_stats.json", options.embodiment, drop)
+    statistics = read_statistics(source / "dataset_stats.json", embodiment, drop)
     plain = {name: values.to_dict() for name, values in statistics.items()}
     numbers = {"action": network.action_dim - len(drop), "state": network.proprio_dim - len(drop)}
     check_sizes(numbers, statistics, source / "dataset_stats.json")

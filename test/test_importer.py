@@ -500,6 +500,17 @@ def test_one_embodiment_alone_needs_no_choice(tmp_path):
     assert len(import_checkpoint(folder, tmp_path / "out", OPTIONS).joint_names) == 14
 
 
+def test_the_only_embodiment_decides_on_the_arms(checkpoint, tmp_path):
+    def one(both):
+        return {"type": "per_embodiment", "embodiments": {"franka": both}}
+
+    config = with_raw(16, hetero_bridge=BRIDGE)
+    folder = write_source(tmp_path / "official", widened(checkpoint), config, 16, statistics=one)
+    contract = import_checkpoint(folder, tmp_path / "out", OPTIONS)
+    assert network_of(tmp_path / "out").config.padded_dims == tuple(range(8, 16))
+    assert len(contract.joint_names) == 8
+
+
 @pytest.mark.parametrize(
     ("action", "state", "text"),
     [

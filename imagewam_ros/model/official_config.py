@@ -132,13 +132,18 @@ def arms_of(facts: OfficialFacts, embodiment: str | None, path: Path) -> tuple[s
     return facts.arms[embodiment]
 
 
+def only_embodiment(path: Path) -> str | None:
+    """Name of the embodiment whose statistics are the only ones; None where there are several, or they have no name."""
+    data = _read_json(path)
+    known = data.get("embodiments", {}) if data.get("type") == "per_embodiment" else {}
+    return next(iter(known)) if len(known) == 1 else None
+
+
 def read_statistics(path: Path, embodiment: str | None, drop: tuple[int, ...]) -> dict[str, Statistics]:
     """Statistics of state and action, padded dims left out. Raises CheckpointError."""
     data = _read_json(path)
     if data.get("type") == "per_embodiment":
         known = data.get("embodiments", {})
-        if embodiment is None and len(known) == 1:
-            embodiment = next(iter(known))
         if embodiment is None:
             raise CheckpointError(
                 f"{path} has statistics per embodiment ({', '.join(known)}); choose with --embodiment"
