@@ -63,6 +63,15 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     return contract
 
 
+def _source(words: str) -> Path:
+    """The folder that is named, or the Hub's copy of `owner/name@revision`. Raises ConfigError and CheckpointError."""
+    if Path(words).is_dir():
+        return Path(words)
+    if "@" not in words:
+        raise ConfigError(f"no folder {words}; name one, or owner/name@revision")
+    return hub.download(words)
+
+
 def _facts(source: Path, options: ImportOptions) -> OfficialFacts:
     """What config.yaml says, completed by the options. Raises CheckpointError where something is still open."""
     path = source / "config.yaml"
@@ -152,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         lora_alpha=args.lora_alpha,
     )
     try:
-        source = Path(args.source) if Path(args.source).is_dir() else hub.download(args.source)
+        source = _source(args.source)
         contract = import_checkpoint(source, args.out, options)
     except (CheckpointError, ConfigError) as error:
         print(error, file=sys.stderr)

@@ -309,6 +309,11 @@ def test_command_refuses_an_unpinned_hub_id(tmp_path, capsys):
     assert "names no pinned revision; add @ and the 40 hex digits" in capsys.readouterr().err
 
 
+def test_command_says_that_there_is_no_such_folder(tmp_path, capsys):
+    assert run("weights/offical", tmp_path / "out") == 2
+    assert "no folder weights/offical; name one, or owner/name@revision" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("width", "words"), [(3072, "Apache-2.0"), (4096, "non-commercial"), (7, "see the weights")])
 def test_licence_follows_the_backbone(width, words, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model": {"variant": "flux2", "network": {"hidden": width}}}))
