@@ -16,7 +16,7 @@ from imagewam_ros.model.official_config import OfficialFacts
 from imagewam_ros.model.official_vectors import Driving, kind_of, parts_for, plain_names
 
 TEXT_LENGTH = 128
-"""Tokens of a prompt in the released runs; longer prompts are cut."""
+"""Tokens of a prompt in the released runs; longer ones are refused."""
 
 
 @dataclass(frozen=True)
