@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pictures
 
 from imagewam_ros.core.errors import ConfigError, RemoteError, unknown_name
-from imagewam_ros.core.schema import Image, Observation
+from imagewam_ros.core.schema import Floats, Image, Observation
 
 SIZE = 224
 
@@ -42,7 +42,7 @@ class Layout:
     def read(self, message: Mapping[str, Any], joints: int) -> Observation:
         """Return the observation of a map, images in either order of axes. Raises RemoteError saying what is amiss."""
         images = {camera: _picture(_get(message, path), path) for camera, path in self.images}
-        state, text = np.asarray(_get(message, self.state)), message.get(self.prompt)
+        state, text = _vector(_get(message, self.state), self.state), message.get(self.prompt)
         if state.shape != (joints,):
             raise RemoteError(f"{'/'.join(self.state)} has shape {list(state.shape)}, expected [{joints}]")
         if not isinstance(text, str) or not text:
@@ -107,10 +107,20 @@ def _get(message: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return found
 
 
+def _vector(value: Any, path: tuple[str, ...]) -> Floats:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RemoteError(f"{'/'.join(path)} is no vector of numbers: {error}") from error
+
+
 def _picture(value: Any, path: tuple[str, ...]) -> Image:
-    picture = np.asarray(value)
+    try:
+        picture = np.asarray(value)
+    except ValueError as error:
+        raise RemoteError(f"{'/'.join(path)} is no array: {error}") from error
     if picture.ndim == 3 and picture.shape[0] == 3 and picture.shape[2] != 3:
         picture = picture.transpose(1, 2, 0)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise RemoteError(f"{'/'.join(path)} is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3]")
     return np.ascontiguousarray(picture)

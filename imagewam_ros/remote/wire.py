@@ -59,7 +59,7 @@ def _unpack_value(value: dict[Any, Any]) -> Any:
         if SCALAR in value:
             return dtype.type(value[DATA])
         return np.frombuffer(value[DATA], dtype).reshape(value[SHAPE])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError, SyntaxError) as error:  # numpy parses what dtype says
         raise ValueError(f"not an array: {error}") from error
 
 

@@ -82,6 +82,8 @@ def test_a_refusal_reaches_the_client(server) -> None:
     [
         ({"prompt": "lift", "state": np.zeros(14)}, "the observation has no images/cam_high; found"),
         ({"prompt": "lift", "state": np.zeros(7)}, r"state has shape \[7\], expected \[14\]"),
+        ({"prompt": "lift", "state": [[0.0], [0.0, 1.0]]}, "state is no vector of numbers: "),
+        ({"prompt": "lift", "state": ["left"] * 14}, "state is no vector of numbers: "),
         ({"state": np.zeros(14)}, "'prompt' must be the instruction in words"),
     ],
 )
@@ -107,6 +109,14 @@ def test_text_and_odd_pictures_are_refused(server) -> None:
         raw.recv()
         raw.send(pack({"prompt": "lift", "state": np.zeros(14), "images": images}))
         assert "images/cam_high is uint8 [3, 4], expected uint8 [H, W, 3]" in raw.recv()
+    for picture, reason in (
+        ([[0], [0, 1]], "images/cam_high is no array: "),
+        (np.zeros((0, 4, 3), np.uint8), "images/cam_high is uint8 [0, 4, 3], expected uint8 [H, W, 3]"),
+    ):
+        with raw_connect(server.address) as raw:
+            raw.recv()
+            raw.send(pack({"prompt": "lift", "state": np.zeros(14), "images": {**images, "cam_high": picture}}))
+            assert reason in raw.recv()
 
 
 def test_health_is_answered_without_a_websocket(server) -> None:

@@ -43,6 +43,8 @@ def test_what_is_no_number_does_not_travel(value):
         (msgpack.packb({"a": {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": [0]}}), "object are not"),
         (msgpack.packb({"a": {b"__ndarray__": True, b"data": b"12", b"dtype": "<f4", b"shape": [1]}}), "no msgpack"),
         (msgpack.packb({"a": {b"__ndarray__": True}}), "not an array"),
+        (msgpack.packb({"a": {b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}}), "not an array: .* out of"),
+        (msgpack.packb({"a": {b"__ndarray__": True, b"data": b"", b"dtype": "(2,", b"shape": [0]}}), "not an array"),
         (pack({"a": np.zeros(4)})[:-3], "no msgpack"),
     ],
 )
