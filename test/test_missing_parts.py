@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from imagewam_ros import bench_recorder
+from imagewam_ros import bench_recorder, bench_step
 from imagewam_ros.bench_reference import step
 from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.model import hub
+from imagewam_ros.processor_time import busy_s
 from imagewam_ros.training import lora
 
 
@@ -51,11 +52,10 @@ def exhausted(*_, **__):
 )
 def test_lack_of_memory_names_a_smaller_preset(monkeypatch, owner, name, message):
     monkeypatch.setattr(owner, name, exhausted)
-    arguments = argparse.Namespace(
-        preset="tiny", layout="robotwin", denoiser="sequential", chunking=False, reference=False, repeats=1, threads=1
-    )
+    parser = argparse.ArgumentParser()
+    bench_step.add_arguments(parser)
     with pytest.raises(ConfigError, match=message):
-        step.measure(arguments, torch.device("cpu"), torch.float32)
+        step.measure(parser.parse_args(["--preset", "tiny", "--repeats", "1"]), torch.device("cpu"), torch.float32)
 
 
 def test_recorder_bench_whose_processes_end_at_once(monkeypatch, tmp_path):
@@ -67,4 +67,4 @@ def test_recorder_bench_whose_processes_end_at_once(monkeypatch, tmp_path):
 
 
 def test_busy_time_of_this_process_is_its_processor_time():
-    assert bench_recorder._busy_s(os.getpid()) == pytest.approx(time.process_time(), abs=0.2)
+    assert busy_s(os.getpid()) == pytest.approx(time.process_time(), abs=0.2)

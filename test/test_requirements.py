@@ -20,6 +20,8 @@ DISTRIBUTIONS = {
 }
 """Where the name to install is not the name to import."""
 NEWER_STDLIB = {"compression"}
+SIMULATORS = {"libero"}
+"""Installed by their own instructions, in environments of their own."""
 
 
 def names(path: Path) -> set[str]:
@@ -43,7 +45,7 @@ def third_parties() -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if name not in sys.stdlib_module_names | NEWER_STDLIB | {"imagewam_ros"}
+        if name not in sys.stdlib_module_names | NEWER_STDLIB | SIMULATORS | {"imagewam_ros"}
     }
 
 

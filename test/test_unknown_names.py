@@ -2,7 +2,7 @@
 """Wherever a person types a name: an unknown one is answered with the nearest that exists."""
 
 import dataclasses
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,7 +131,9 @@ def test_numbers_and_flags_of_the_graph_are_checked(argument: graph.Argument) ->
 
 
 def test_unknown_mode_of_evaluation() -> None:
-    asked = Namespace(seed=0, episodes=1, mode="proces")
+    parser = ArgumentParser()
+    evaluate.add_arguments(parser)
+    asked = Namespace(**{**vars(parser.parse_args([])), "mode": "proces"})
     with pytest.raises(ConfigError, match="unknown mode 'proces'; did you mean 'process'"):
         evaluate.run(asked)
 

@@ -29,7 +29,7 @@ def test_a_cluster_finds_what_one_process_finds() -> None:
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed here")
 def test_an_absent_ray_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"--cluster needs Ray, which cannot be imported; pip install .*\[cluster\]"):
+    with pytest.raises(ConfigError, match=r"--cluster needs Ray, which cannot be imported; pip install -r requirements/cluster.txt"):
         outcomes(2, "auto")
 
 
