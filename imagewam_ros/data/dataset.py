@@ -22,13 +22,17 @@ STATISTICS_CHUNKS = 20_000
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One demonstration without its images: positions and actions (frames, joints), rad or m."""
+    """One demonstration without its images: positions and actions (frames, joints), rad or m.
+
+    correction: it ends where the human let go, in the middle of a motion, and not where the task was done.
+    """
 
     name: str
     instruction: str
     seed: int
     positions: Floats
     actions: Floats
+    correction: bool = False
 
 
 class Dataset:
@@ -49,6 +53,7 @@ class Dataset:
         lengths = np.array([len(d.positions) for d in demonstrations])
         stops = np.cumsum(lengths)
         self._last = np.repeat(stops - 1, lengths)
+        self._correction = np.repeat([d.correction for d in demonstrations], lengths)
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
         self.time = np.arange(len(self)) - np.repeat(stops - lengths, lengths)
 
@@ -59,12 +64,17 @@ class Dataset:
     def chunks(self, rows: Rows) -> tuple[Floats, NDArray[np.bool_]]:
         """Action chunks (B, T, joints) of frames `rows` and where they run past the end (B, T).
 
-        Past its end a demonstration stays at its last target.
+        Past its end a demonstration stays at its last target. What comes after a correction is unknown: see `unknown`.
         """
         due = rows[:, None] + np.arange(self.horizon)  # (B, T)
         last = self._last[rows][:, None]
         chunks = self.actions[np.minimum(due, last)] - np.where(self._relative, self.positions[rows], 0.0)[:, None]
         return chunks, due > last
+
+    def unknown(self, rows: Rows) -> NDArray[np.bool_]:
+        """Where chunks (B, T) of frames `rows` run past the end of a correction: nobody stopped there."""
+        due = rows[:, None] + np.arange(self.horizon)
+        return (due > self._last[rows][:, None]) & self._correction[rows][:, None]
 
     def future(self, rows: Rows) -> Rows:
         """Frames one horizon after `rows`, at most the last of the same demonstration."""

@@ -86,7 +86,7 @@ def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, workers:
 
 def save_demonstrations(demonstrations: Sequence[Demonstration], path: Path) -> None:
     """Write demonstrations without pickling; the file is whole or not there."""
-    about = [(d.name, d.instruction, d.seed, len(d.positions)) for d in demonstrations]
+    about = [(d.name, d.instruction, d.seed, len(d.positions), d.correction) for d in demonstrations]
     part = path.with_suffix(".part.npz")
     np.savez(
         part,
@@ -101,9 +101,11 @@ def load_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     """Read what `save_demonstrations` wrote."""
     with np.load(path, allow_pickle=False) as data:
         about, positions, actions = json.loads(str(data["about"])), data["positions"], data["actions"]
-    stops = np.cumsum([length for *_, length in about])
+    stops = np.cumsum([length for _, _, _, length, *_ in about])
     parts = zip(about, np.split(positions, stops[:-1]), np.split(actions, stops[:-1]), strict=True)
-    return tuple(Demonstration(name, text, seed, state, action) for (name, text, seed, _), state, action in parts)
+    return tuple(
+        Demonstration(name, text, seed, state, action, *rest) for (name, text, seed, _, *rest), state, action in parts
+    )
 
 
 def _read(directory: Path, mosaic: Mosaic) -> list[tuple[Pixels, Demonstration]]:
@@ -117,7 +119,8 @@ def _read(directory: Path, mosaic: Mosaic) -> list[tuple[Pixels, Demonstration]]
             images = {name: images[row] for name, images in frames.images.items()}
             mosaics[place] = to_bytes(mosaic_pixels(images, mosaic))[0]
         known = (directory.name, about.instruction, about.seed)
-        parts.append((mosaics, Demonstration(*known, frames.positions[rows], frames.actions[rows])))
+        ends_early = bool(frames.provenance.interventions)
+        parts.append((mosaics, Demonstration(*known, frames.positions[rows], frames.actions[rows], ends_early)))
     return parts
 
 

@@ -41,6 +41,7 @@ class Samples:
         chosen = rng.choice(rows, config.batch)
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         proprio, (actions, past_end) = self.states(chosen), self.actions(chosen)
+        left_out = past_end if config.mask_past_end else self.dataset.unknown(chosen)
         proprio = proprio + config.proprio_noise * torch.randn(proprio.shape, generator=noise)
         shape, shift = (config.batch * config.draws, *actions.shape[1:]), self.contract.denoising.shift
         action_noise = torch.randn(shape, generator=noise)
@@ -56,7 +57,7 @@ class Samples:
             target=target,
             target_noise=None if target is None else torch.randn(target.shape, generator=noise),
             target_timestep=None if target is None else flow.draw_timesteps(config.targets, shift, noise),
-            action_is_pad=torch.from_numpy(past_end) if config.mask_past_end else None,
+            action_is_pad=torch.from_numpy(left_out) if left_out.any() else None,
             prefix_at_zero=config.prefix_at_zero,
         )
 
@@ -76,16 +77,25 @@ class Samples:
         return torch.from_numpy(normalise.forward(chunks)).float(), past_end
 
     def context(self, rows: Rows) -> Context:
-        """Text features (B, L, ctx), padded where instructions differ in length."""
+        """Text features (B, L, ctx), padded where instructions differ in length; B is 1 where all share one."""
         texts = [self.dataset.demonstrations[owner].instruction for owner in self.dataset.owner[rows]]
         tokens = [self.instructions[text].tokens for text in texts]
         if tokens[0].ndim == 1:
             tokens = self._seen(rows, tokens)
-        elif len(set(texts)) == 1:
-            return Context(tokens[0].float()[None])
-        lengths = torch.tensor([len(t) for t in tokens])
+            lengths = torch.tensor([len(t) for t in tokens])
+        else:
+            tokens = tokens[:1] if len(set(texts)) == 1 else tokens
+            lengths = torch.tensor([self._valid(t) for t in tokens])
         padded = torch.nn.utils.rnn.pad_sequence([t.float() for t in tokens], batch_first=True)
-        return Context(padded, torch.arange(padded.shape[1])[None] < lengths[:, None])
+        mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        return Context(padded, None if mask.all() else mask)
+
+    def _valid(self, tokens: Tensor) -> int:
+        """How many of an instruction's features (L, ctx) are text; OmniGen2 may keep a pad row behind them."""
+        if self.text is None:
+            return len(tokens)
+        mask = self.text.condition(tokens, tokens.new_empty(0)).mask  # encoders of such features see no image
+        return len(tokens) if mask is None else int(mask.sum())
 
     @torch.no_grad()
     def _seen(self, rows: Rows, ids: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks and futures of demonstrations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,12 @@ def test_a_chunk_never_enters_the_next_demonstration(dataset: Dataset) -> None:
     assert padded.tolist() == [[False, False, True], [False, True, True]]
     assert chunks[1].tolist() == [[1, 0.5]] * 3
     assert dataset.future(np.array([0, 3, 4, 9])).tolist() == [3, 3, 7, 9]
+
+
+def test_nobody_knows_what_comes_after_a_correction() -> None:
+    whole, part = demonstration(4, 0.0), replace(demonstration(4, 50.0), correction=True)
+    unknown = Dataset([whole, part], 3, (True, False)).unknown(np.array([3, 4, 6, 7]))
+    assert unknown.tolist() == [[False] * 3, [False] * 3, [False, False, True], [False, True, True]]
 
 
 def test_frames_of_a_demonstration(dataset: Dataset) -> None:
