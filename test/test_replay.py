@@ -189,3 +189,8 @@ def test_wrong_parameters_are_refused(bag: Path) -> None:
         call(bag, "--set", "rule")
     with pytest.raises(ConfigError, match="unknown key 'smoothing'; did you mean 'smoothing_hz'"):
         call(bag, "--set", "smoothing:=3")
+
+
+def test_a_namespace_is_a_whole_name(bag: Path) -> None:
+    assert read_run(bag, "/").commands
+    assert not read_run(bag, "exec").commands

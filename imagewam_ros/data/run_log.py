@@ -72,7 +72,8 @@ def read_run(directory: Path, namespace: str = "") -> RunLog:
     Raises EpisodeError when the folder is no bag, is damaged, or holds more than one executor.
     """
     store, kinds = _types(directory)
-    chosen = {topic: kind for topic, kind in kinds.items() if topic.strip("/").startswith(namespace.strip("/"))}
+    cell = namespace.strip("/")
+    chosen = {topic: kind for topic, kind in kinds.items() if not cell or topic.strip("/").startswith(f"{cell}/")}
     wanted = {kind: _only(kind, name, chosen, directory) for kind, name in WANTED.items()}
     found: dict[str, list[Any]] = {kind: [] for kind in WANTED}
     for message in messages(directory, [topic for topic in wanted.values() if topic]):
