@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIRST_SEED = 1_000_000
+from imagewam_ros.data.episode import FIRST_SEED
+
 RED, BLUE = "lift the red block", "lift the blue block"
 TRAY, BAR = "lift the tray with both hands", "hand the bar from the right hand to the left hand"
 STAY = (("tray_lift", (BAR, RED, BLUE)), ("hand_over", (TRAY, RED, BLUE)), ("block_lift", (TRAY, BAR)))
