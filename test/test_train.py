@@ -27,7 +27,7 @@ from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.model import flow
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.factory import build_network
-from imagewam_ros.model.protocol import Context
+from imagewam_ros.model.protocol import Context, Instruction
 from imagewam_ros.policy import Policy
 from imagewam_ros.training import presets, run
 from imagewam_ros.training.autoencoder import autoencoder_loss, build_autoencoder, encode_all, train_autoencoder
@@ -209,6 +209,31 @@ def test_features_that_depend_on_the_image_are_computed_for_each_frame(samples: 
     context = seeing.context(np.array([0, 5]))
     assert context.mask is not None and context.mask.sum(1).tolist() == [3, 4]
     assert context.tokens[:, 0, 0].tolist() == [-1.0, 1.0]
+
+
+class Padded:
+    """A text encoder that keeps one pad row behind the features."""
+
+    def condition(self, tokens: torch.Tensor, images: torch.Tensor) -> Context:
+        return Context(tokens[None], (torch.arange(len(tokens)) < len(tokens) - 1)[None])
+
+
+@pytest.mark.parametrize(
+    ("instructions", "valid"), [(1, [[True, True, False]]), (2, [[True, True, False], [True, False, False]])]
+)
+def test_a_kept_pad_row_is_no_text_in_training_either(
+    samples: Samples, instructions: int, valid: list[list[bool]]
+) -> None:
+    texts = ("lift", "hold")[:instructions]
+    known = {text: Instruction(text, torch.ones(3 - i, 2)) for i, text in enumerate(texts)}
+    demonstrations = [
+        replace(d, instruction=texts[min(i, instructions - 1)]) for i, d in enumerate(samples.dataset.demonstrations)
+    ]
+    dataset = Dataset(demonstrations, 4, samples.contract.relative)
+    padded = replace(samples, dataset=dataset, instructions=known, text=Padded())  # type: ignore[arg-type]
+    context = padded.context(np.array([0, 10]))
+    assert context.mask is not None and context.mask.tolist() == valid
+    assert context.tokens.shape == (instructions, 3, 2)
 
 
 def test_chunk_error_falls_with_training(samples: Samples, tmp_path: Path) -> None:

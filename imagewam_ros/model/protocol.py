@@ -21,7 +21,7 @@ from imagewam_ros.core.contract import Denoising
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction after the text encoder: tokens (L, ctx), valid ones only.
+    """An instruction after the text encoder: tokens (L, ctx), valid ones and what the encoder keeps behind.
 
     Where the condition also sees the image (Ovis-U1), tokens are the token ids (L,) instead.
     """
