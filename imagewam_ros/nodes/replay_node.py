@@ -2,7 +2,8 @@
 """Recorded chunks to the running executor, at their recorded distances, as the commander `replay`.
 
 The executor treats them as any other commander's: teleoperation and takeover outrank them, they
-outrank the policy, and a chunk whose first row is far from the arms is refused with a reason.
+outrank the policy, and a chunk whose first row is far from the arms is refused with a reason. What
+was refused when it was recorded, or only watched by a shadow, moved nothing and is not sent.
 """
 
 import dataclasses
@@ -10,8 +11,9 @@ import sys
 
 from rclpy.node import Node
 
+from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import ActionChunk, Source
-from imagewam_ros.data.run_log import RunLog
+from imagewam_ros.data.run_log import Heard, RunLog
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
@@ -26,13 +28,15 @@ READY = (ExecutorStatus.HOLDING, ExecutorStatus.ACTIVE)
 
 
 class ReplayNode(Node):
-    """Sends every chunk of a recording; `finished` once the last row of the last one is due."""
+    """Sends every chunk that moved the arms of a recording; `finished` once the last row of the last one is due."""
 
     def __init__(self, log: RunLog) -> None:
+        """Raises ConfigError when no chunk of `log` moved the arms."""
         super().__init__("replay")
         self.finished, self.exit_status = False, 0
-        self._waiting = [(heard.log_ns, heard.chunk) for heard in sorted(log.chunks, key=lambda h: h.log_ns)]
-        self._sent, self._accepted, self._refusals = set[int](), 0, list[str]()
+        self._waiting = sorted(that_moved(log), key=lambda heard: heard.log_ns)
+        self._sequences = {heard.chunk.sequence for heard in self._waiting}
+        self._sent = self._accepted = self._refused = 0
         self._offset_ns: int | None = None
         self._end_ns, self._waited_s = 0, 0.0
         self._state = -1
@@ -49,44 +53,73 @@ class ReplayNode(Node):
         if self._offset_ns is None:
             self._begin()
             return
-        while self._waiting and self._waiting[0][0] + self._offset_ns <= self._now_ns:
-            self._send(self._waiting.pop(0)[1], self._offset_ns)
+        while self._waiting and self._waiting[0].log_ns + self._offset_ns <= self._now_ns:
+            self._send(self._waiting.pop(0).chunk, self._offset_ns)
         if not self._waiting and self._now_ns > self._end_ns:
             self._finish()
 
     def _begin(self) -> None:
         """Set the recorded times to now, once somebody listens who may move."""
         if self._state in READY and self._chunks.get_subscription_count() and self._now_ns:
-            self._offset_ns = self._now_ns + LEAD_NS - self._waiting[0][0]
+            self._offset_ns = self._now_ns + LEAD_NS - self._waiting[0].log_ns
             return
         self._waited_s += CHECK_S
         if self._waited_s > PATIENCE_S:
-            found = "no executor tells its status" if self._state < 0 else f"the executor is in state {self._state}"
-            print(f"cannot replay: {found}; start the cell with `imagewam up` and activate it", file=sys.stderr)
+            print(f"cannot replay: {self._found}; start the cell with `imagewam up` and activate it", file=sys.stderr)
             self.finished, self.exit_status = True, 2
+
+    @property
+    def _found(self) -> str:
+        if self._state < 0:
+            return "no executor tells its status"
+        return f"the executor is in state {self._state}"
 
     def _send(self, chunk: ActionChunk, by_ns: int) -> None:
         stamp_ns, ready_ns = chunk.stamp_ns + by_ns, chunk.ready_ns + by_ns if chunk.ready_ns else 0
         moved = dataclasses.replace(chunk, source=Source.REPLAY, stamp_ns=stamp_ns, ready_ns=ready_ns)
         self._chunks.publish(messages.from_chunk(moved))
-        self._sent.add(chunk.sequence)
+        self._sent += 1
         self._end_ns = max(self._end_ns, moved.due_ns(moved.rows - 1))
 
     def _on_status(self, message: ExecutorStatus) -> None:
         self._state = message.state
 
     def _on_event(self, message: ExecutorEvent) -> None:
-        if message.source != ActionChunkMsg.SOURCE_REPLAY or message.sequence not in self._sent:
+        if message.source != ActionChunkMsg.SOURCE_REPLAY or message.sequence not in self._sequences:
             return
         if message.trigger == "accepted":
             self._accepted += 1
         else:
-            self._refusals.append(message.reason)
+            self._refused += 1
             print(f"chunk {message.sequence} was refused: {message.reason}", file=sys.stderr)
 
     def _finish(self) -> None:
-        print(f"{len(self._sent)} chunks sent, {self._accepted} accepted, {len(self._refusals)} refused")
-        self.finished, self.exit_status = True, int(self._accepted < len(self._sent))
+        print(f"{self._sent} chunks sent, {self._accepted} accepted, {self._refused} refused")
+        self.finished, self.exit_status = True, int(self._accepted < self._sent)
+
+
+def that_moved(log: RunLog) -> list[Heard]:
+    """Return the chunks that the recorded executor obeyed; where its events were not recorded, all that it could obey.
+
+    A sequence number comes again when a policy starts again: a verdict is of the chunk whose stamp is nearest.
+    Raises ConfigError when there are none.
+    """
+    if log.events:
+        same: dict[tuple[Source, int] | None, list[int]] = {}
+        for place, (_, chunk) in enumerate(log.chunks):
+            same.setdefault((chunk.source, chunk.sequence), []).append(place)
+        accepted = [event for event in log.events if event.trigger == "accepted" and event.chunk in same]
+        places = {
+            min(same[event.chunk], key=lambda n: abs(log.chunks[n].chunk.stamp_ns - event.time_ns))
+            for event in accepted
+        }
+        moved = [log.chunks[place] for place in places]
+    else:
+        watched = log.parameters.get("shadow", False)
+        moved = [heard for heard in log.chunks if not (watched and heard.chunk.source is Source.POLICY)]
+    if not moved:
+        raise ConfigError(f"{log.directory}: none of its chunks moved the arms, so there is nothing to replay")
+    return moved
 
 
 def replay_live(log: RunLog, namespace: str, simulated: bool) -> int:

@@ -5,18 +5,22 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from run_bag import RunBag
 from std_srvs.srv import Trigger
 
 from imagewam_ros.control.executor import ExecutorConfig
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.schema import Source
+from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.schema import ActionChunk, Source
 from imagewam_ros.data.run_log import Event, Heard, RunLog
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.replay_node import that_moved
 from imagewam_ros.replay_commands import compare
 
 ROBOT = load_embodiment("sim_cell")
@@ -54,6 +58,46 @@ def test_teleoperation_outranks_a_replay(cell, tmp_path) -> None:
     done = replay(bag.save(tmp_path / "run"), "--use-sim-time")
     assert "refused: replay is refused: teleop commands the left arm and has priority" in done.stderr
     assert done.returncode == 1
+
+
+def heard(stamp_s: int, sequence: int, source: Source = Source.POLICY) -> Heard:
+    names, period_ns = ROBOT.joint_names, 50_000_000
+    chunk = ActionChunk(stamp_s * 10**9, period_ns, names, np.zeros((2, len(names))), sequence=sequence, source=source)
+    return Heard(chunk.stamp_ns + 100_000_000, chunk)
+
+
+def verdict(of: Heard, trigger: str) -> Event:
+    return Event(of.log_ns, 7, trigger, ExecutorStatus.ACTIVE, "", (of.chunk.source, of.chunk.sequence))
+
+
+def test_only_what_moved_the_arms_is_sent() -> None:
+    """The policy started again, so its number 1 comes twice, and a human's number 1 between."""
+    first, human, again, last = heard(1, 1), heard(5, 1, Source.TELEOP), heard(9, 1), heard(10, 2)
+    told = ((first, "accepted"), (human, "accepted"), (again, "refused"), (last, "accepted"))
+    chunks = (first, human, again, last)
+    log = RunLog(Path("bag"), chunks, (), tuple(verdict(*one) for one in told), ())
+    assert sorted(one.log_ns for one in that_moved(log)) == [one.log_ns for one in (first, human, last)]
+    assert that_moved(dataclasses.replace(log, events=())) == list(chunks), "nobody knows what was refused"
+    watched = dataclasses.replace(log, events=(), parameters={"shadow": True})
+    assert that_moved(watched) == [human]
+    held = dataclasses.replace(log, events=(verdict(first, "refused"),))
+    with pytest.raises(ConfigError, match="bag: none of its chunks moved the arms, so there is nothing to replay"):
+        that_moved(held)
+
+
+def test_a_number_that_comes_twice_counts_twice(cell, tmp_path) -> None:
+    running, bag = cell(), RunBag(ROBOT, ExecutorConfig())
+    running.activate()
+    first = dataclasses.replace(running.chunk(running.lean(0.05)), stamp_ns=10**18)
+    again = dataclasses.replace(first, stamp_ns=10**18 + 400_000_000)
+    refused = dataclasses.replace(again, stamp_ns=10**18 + 500_000_000, sequence=2)
+    for chunk, trigger in ((first, "accepted"), (again, "accepted"), (refused, "refused")):
+        at_ns = chunk.stamp_ns + 50_000_000
+        bag.put("policy/action_chunk", at_ns, bag.chunk(chunk))
+        bag.put("executor/event", at_ns, bag.event(at_ns, 7, trigger, "", chunk))
+    done = replay(bag.save(tmp_path / "run"), "--use-sim-time")
+    assert "2 chunks sent, 2 accepted, 0 refused" in done.stdout, done.stderr
+    assert done.returncode == 0
 
 
 def test_without_a_cell_it_says_so(domain, tmp_path) -> None:
