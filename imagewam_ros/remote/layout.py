@@ -16,6 +16,7 @@ from imagewam_ros.core.errors import ConfigError, RemoteError, unknown_name
 from imagewam_ros.core.schema import Floats, Image, Observation
 
 SIZE = 224
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,17 @@ class Layout:
             _put(message, path, np.ascontiguousarray(picture.transpose(2, 0, 1)) if self.channels_first else picture)
         return message
 
-    def read(self, message: Mapping[str, Any], joints: int) -> Observation:
-        """Return the observation of a map, images in either order of axes. Raises RemoteError saying what is amiss."""
-        images = {camera: _picture(_get(message, path), path) for camera, path in self.images}
+    def read(self, message: Mapping[str, Any], joints: int, sizes: Mapping[str, Size] | None = None) -> Observation:
+        """Return the observation of a map, images in either order of axes and without the bars of `write`.
+
+        sizes gives height and width of the cameras as they are; the squares of others stay. Raises RemoteError
+        saying what is amiss.
+        """
+        known = sizes or {}
+        images = {
+            camera: unfitted(_picture(_get(message, path), path), known.get(camera), self.size)
+            for camera, path in self.images
+        }
         state, text = _vector(_get(message, self.state), self.state), message.get(self.prompt)
         if state.shape != (joints,):
             raise RemoteError(f"{'/'.join(self.state)} has shape {list(state.shape)}, expected [{joints}]")
@@ -82,13 +91,28 @@ def fitted(image: Image, size: int) -> Image:
     height, width = image.shape[:2]
     if not size or (height, width) == (size, size):
         return image
-    scale = size / max(height, width)
-    inner = (max(round(width * scale), 1), max(round(height * scale), 1))
-    scaled = np.asarray(Pictures.fromarray(image).resize(inner, Pictures.Resampling.BILINEAR))
+    rows, columns = _inner((height, width), size)
+    shape = (columns.stop - columns.start, rows.stop - rows.start)
     square = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - inner[1]) // 2, (size - inner[0]) // 2
-    square[top : top + inner[1], left : left + inner[0]] = scaled
+    square[rows, columns] = np.asarray(Pictures.fromarray(image).resize(shape, Pictures.Resampling.BILINEAR))
     return square
+
+
+def unfitted(image: Image, whole: Size | None, size: int) -> Image:
+    """Cut the bars off a square of `size` pixels that shows a picture of `whole` (height, width).
+
+    A picture of another size, or of a camera that nothing is known of, is returned as it is.
+    """
+    if whole is None or image.shape[:2] != (size, size):
+        return image
+    return np.ascontiguousarray(image[_inner(whole, size)])
+
+
+def _inner(whole: Size, size: int) -> tuple[slice, slice]:
+    """Rows and columns of a square that a picture of `whole` (height, width) fills, rounded down as openpi does."""
+    height, width = (max(side * size // max(whole), 1) for side in whole)
+    top, left = (size - height) // 2, (size - width) // 2
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _put(message: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from imagewam_ros.core.errors import ImageWamError, RemoteError
 from imagewam_ros.core.schema import ActionChunk, Observation
-from imagewam_ros.remote.layout import Layout
+from imagewam_ros.remote.layout import Layout, Size
 from imagewam_ros.remote.wire import pack, sockets, unpack
 
 INTERNAL_ERROR = 1011
@@ -30,15 +30,18 @@ class ChunkSource(Protocol):
 
 
 class PolicyServer:
-    """Serve `policy` of `joints` joints on host:port; port 0 takes a free one, which `address` tells."""
+    """Serve `policy` of `joints` joints on host:port; port 0 takes a free one, which `address` tells.
+
+    sizes gives height and width of the cameras, so that the policy sees clients' pictures without their bars.
+    """
 
     def __init__(
         self, policy: ChunkSource, joints: int, layout: Layout, metadata: Mapping[str, Any],
-        host: str = "127.0.0.1", port: int = 8000, max_mb: float = 64.0,
+        host: str = "127.0.0.1", port: int = 8000, max_mb: float = 64.0, sizes: Mapping[str, Size] | None = None,
     ) -> None:  # fmt: skip
         """Bind. Raises RemoteError when the port is taken or not allowed."""
         self._policy, self._joints, self._layout, self._metadata = policy, joints, layout, pack(metadata)
-        self._lock, self._seed = threading.Lock(), 0
+        self._lock, self._seed, self._sizes = threading.Lock(), 0, sizes
         try:
             self._server = sockets().sync.server.serve(
                 self._talk, host, port, compression=None, max_size=round(max_mb * 1e6), process_request=_health
@@ -87,7 +90,7 @@ class PolicyServer:
     def _answer(self, data: bytes | str) -> bytes:
         if isinstance(data, str):
             raise RemoteError("expected a binary frame, found text; does the client speak openpi?")
-        observation = self._layout.read(unpack(data), self._joints)
+        observation = self._layout.read(unpack(data), self._joints, self._sizes)
         with self._lock:
             self._seed += 1
             start = time.perf_counter()

@@ -4,6 +4,7 @@
 import socket
 import threading
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ class Leaning:
         self.busy, self.overlapped = threading.Lock(), False
 
     def infer(self, observation: Observation, seed: int = 0, ready_ns: int = 0) -> ActionChunk:
+        self.seen = observation.images
         self.overlapped |= not self.busy.acquire(blocking=False)
         if observation.positions.max() > 9:
             self.busy.release()
@@ -54,6 +56,15 @@ def test_client_and_server_understand_each_other(server) -> None:
     assert policy.metadata == {"rows": 4}
     chunk = policy.infer(observation(0.5))
     assert np.allclose(chunk.positions[:, 3], [0.51, 0.52, 0.53, 0.54])
+
+
+def test_the_policy_sees_pictures_without_bars() -> None:
+    policy, sizes = Leaning(), {"head": (480, 640)}
+    with PolicyServer(policy, 14, find_layout("aloha"), {}, port=0, sizes=sizes) as running:
+        images = {name: np.full((480, 640, 3), 200, np.uint8) for name in ROBOT.camera_names}
+        RemotePolicy(parse_address(running.address), ROBOT.joint_names).infer(replace(observation(), images=images))
+    assert policy.seen["head"].shape == (168, 224, 3) and (policy.seen["head"] == 200).all()
+    assert policy.seen["left_wrist"].shape == (224, 224, 3), "nothing is known of this camera"
 
 
 def test_several_clients_are_served_one_after_the_other(server) -> None:
