@@ -8,7 +8,9 @@ was refused when it was recorded, or only watched by a shadow, moved nothing and
 
 import dataclasses
 import sys
+import time
 
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
 from imagewam_ros.core.errors import ConfigError
@@ -21,7 +23,7 @@ from imagewam_ros.nodes.spin import run
 
 CHECK_S = 0.002
 PATIENCE_S = 15.0
-"""Longest wait for an executor that holds or runs."""
+"""Longest wait for an executor that holds or runs, whether or not /clock does."""
 
 LEAD_NS = 100_000_000
 READY = (ExecutorStatus.HOLDING, ExecutorStatus.ACTIVE)
@@ -38,12 +40,12 @@ class ReplayNode(Node):
         self._sequences = {heard.chunk.sequence for heard in self._waiting}
         self._sent = self._accepted = self._refused = 0
         self._offset_ns: int | None = None
-        self._end_ns, self._waited_s = 0, 0.0
+        self._end_ns, self._began_s = 0, time.monotonic()
         self._state = -1
         self._chunks = self.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         self.create_subscription(ExecutorStatus, topics.STATUS, self._on_status, qos.STATUS)
         self.create_subscription(ExecutorEvent, topics.EVENT, self._on_event, qos.COMMAND_LOG)
-        self.create_timer(CHECK_S, self._work)
+        self.create_timer(CHECK_S, self._work, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
     def _now_ns(self) -> int:
@@ -63,8 +65,7 @@ class ReplayNode(Node):
         if self._state in READY and self._chunks.get_subscription_count() and self._now_ns:
             self._offset_ns = self._now_ns + LEAD_NS - self._waiting[0].log_ns
             return
-        self._waited_s += CHECK_S
-        if self._waited_s > PATIENCE_S:
+        if time.monotonic() - self._began_s > PATIENCE_S:
             print(f"cannot replay: {self._found}; start the cell with `imagewam up` and activate it", file=sys.stderr)
             self.finished, self.exit_status = True, 2
 
@@ -72,7 +73,7 @@ class ReplayNode(Node):
     def _found(self) -> str:
         if self._state < 0:
             return "no executor tells its status"
-        return f"the executor is in state {self._state}"
+        return f"the executor is in state {self._state}" if self._now_ns else "nothing comes on /clock"
 
     def _send(self, chunk: ActionChunk, by_ns: int) -> None:
         stamp_ns, ready_ns = chunk.stamp_ns + by_ns, chunk.ready_ns + by_ns if chunk.ready_ns else 0

@@ -100,9 +100,10 @@ def test_a_number_that_comes_twice_counts_twice(cell, tmp_path) -> None:
     assert done.returncode == 0
 
 
-def test_without_a_cell_it_says_so(domain, tmp_path) -> None:
+@pytest.mark.parametrize("clock", [(), ("--use-sim-time",)])
+def test_without_a_cell_it_says_so(domain, tmp_path, clock: tuple[str, ...]) -> None:
     bag = RunBag(ROBOT, ExecutorConfig()).write(tmp_path / "run", seconds=0.7)
-    done = replay(bag)
+    done = replay(bag, *clock)
     assert done.returncode == 2
     assert "cannot replay: no executor tells its status; start the cell" in done.stderr
 
