@@ -16,8 +16,8 @@ from imagewam_ros.core.schema import ActionChunk, Observation
 from imagewam_ros.remote.layout import Layout, Size
 from imagewam_ros.remote.wire import pack, sockets, unpack
 
-INTERNAL_ERROR = 1011
-"""Websocket close code for a server that cannot go on (RFC 6455, 7.4.1)."""
+GOING_AWAY, INTERNAL_ERROR = 1001, 1011
+"""Websocket close codes of a server that ends and of one that cannot go on (RFC 6455, 7.4.1)."""
 HEALTH = "/healthz"
 
 
@@ -42,6 +42,8 @@ class PolicyServer:
         """Bind. Raises RemoteError when the port is taken or not allowed."""
         self._policy, self._joints, self._layout, self._metadata = policy, joints, layout, pack(metadata)
         self._lock, self._seed, self._sizes = threading.Lock(), 0, sizes
+        self._connections: set[Any] = set()
+        self._closing = threading.Event()
         try:
             self._server = sockets().sync.server.serve(
                 self._talk, host, port, compression=None, max_size=round(max_mb * 1e6), process_request=_health
@@ -64,9 +66,12 @@ class PolicyServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, and close every connection."""
+        """Stop, and close every connection; websockets before 17 leaves that to us."""
         self._server.shutdown()
         self._thread.join()
+        self._closing.set()
+        for connection in tuple(self._connections):
+            connection.close(GOING_AWAY)
 
     def wait(self) -> None:
         """Serve until interrupted."""
@@ -74,7 +79,10 @@ class PolicyServer:
 
     def _talk(self, connection: Any) -> None:
         """One client: metadata, then an answer per observation; a refused one ends with its reason as text."""
+        self._connections.add(connection)
         try:
+            if self._closing.is_set():
+                return
             connection.send(self._metadata)
             for data in connection:
                 try:
@@ -86,6 +94,8 @@ class PolicyServer:
                 connection.send(answer)
         except sockets().exceptions.ConnectionClosed:
             return  # the client has gone
+        finally:
+            self._connections.discard(connection)
 
     def _answer(self, data: bytes | str) -> bytes:
         if isinstance(data, str):

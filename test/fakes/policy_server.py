@@ -32,6 +32,7 @@ class PolicyServerFake:
 
     def __init__(self, answer: Answer, metadata: Any = None, wait_s: float = 0.0) -> None:
         self.seen: list[Mapping[str, Any]] = []
+        self._connections: list[ServerConnection] = []
         self._answer, self._metadata, self._wait_s = answer, {} if metadata is None else metadata, wait_s
         self._server = serve(self._talk, "127.0.0.1", 0, compression=None, max_size=None)
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -44,8 +45,11 @@ class PolicyServerFake:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join()
+        for connection in self._connections:  # websockets before 17 leaves them open
+            connection.close()
 
     def _talk(self, connection: ServerConnection) -> None:
+        self._connections.append(connection)
         connection.send(msgpack.packb(self._metadata))
         for data in connection:
             observation = msgpack.unpackb(data, object_hook=from_arrays)

@@ -130,6 +130,14 @@ def test_text_and_odd_pictures_are_refused(server) -> None:
             assert reason in raw.recv()
 
 
+def test_the_end_of_the_server_ends_its_connections() -> None:
+    with PolicyServer(Leaning(), 14, find_layout("aloha"), {}, port=0) as running:
+        policy = RemotePolicy(parse_address(running.address), ROBOT.joint_names)
+        policy.infer(observation())
+    with pytest.raises(RemoteError, match="closed the connection: .*1001"):
+        policy.infer(observation())
+
+
 def test_health_is_answered_without_a_websocket(server) -> None:
     with urllib.request.urlopen(server.address.replace("ws", "http") + "/healthz", timeout=5) as answer:
         assert answer.read() == b"OK\n"
