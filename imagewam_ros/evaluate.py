@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from imagewam_ros.evaluation.workers import Setting
 
 MODES = ("process", "graph")
-EPISODES = 50
+EPISODES, SEED = 50, 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--episodes", type=int, help=f"per condition, {EPISODES} unless given; episode k uses seed S + k"
     )
-    parser.add_argument("--seed", type=int, default=1000, help=f"S, of the first episode, below {FIRST_SEED}")
+    parser.add_argument(
+        "--seed", type=int, help=f"S, {SEED} unless given, below {FIRST_SEED}; 0 with --benchmark, its standard scenes"
+    )
     parser.add_argument(
         "--policy", default="tiny", help="checkpoint (a name in models/ or a directory), or a server: ws://host:port"
     )
@@ -84,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a row per condition of each task. Returns 0 when all succeeded in at least nine of ten."""
     from imagewam_ros.sim.tasks import TASKS, find_task
 
+    if arguments.seed is None:
+        arguments.seed = 0 if arguments.benchmark else SEED
     if arguments.benchmark:
         from imagewam_ros.evaluation.benchmark import run_benchmark
 

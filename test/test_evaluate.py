@@ -200,6 +200,7 @@ def test_command_prints_one_line_last(tiny: Path) -> None:
     )
     last = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode in (0, 1) and last["episodes"] == 1 and len(last["interval"]) == 2
+    assert last["seed"] == 1000
     assert last["task"] == "tray_lift" and last["mode"] == "process" and len(last["checkpoint"]) == 16
     assert set(last["rows"]) == {"normal", "left_only"}
 
@@ -244,7 +245,7 @@ def test_wrong_instruction_is_another_one(cell: Cell) -> None:
 
 def test_graph_that_does_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"the graph ended with \d; `imagewam demo --seed 1000` shows why"):
-        evaluate.play_graph(tmp_path, parse("--robot", "no_such_robot"), "tray_lift", 1)
+        evaluate.play_graph(tmp_path, parse("--robot", "no_such_robot", "--seed", "1000"), "tray_lift", 1)
 
 
 @pytest.fixture
