@@ -31,9 +31,11 @@ EPISODES = {"libero": 25, "libero_plus": 1, "robotwin": 50}
 
 def run_benchmark(arguments: argparse.Namespace) -> int:
     """Print a line per task and a total. Returns 0 when it ran to the end: no rate is good or bad in itself."""
+    if arguments.episodes is not None and arguments.episodes < 1:
+        raise ConfigError(f"--episodes must be positive, found {arguments.episodes}")
     benchmark = open_benchmark(arguments)
     source = open_raw(arguments.policy, arguments.device, benchmark)
-    tasks = arguments.task or benchmark.tasks()
+    tasks = benchmark.tasks() if "all" in (arguments.task or ["all"]) else arguments.task
     played: list[Played] = []
     lines = []
     about = {"benchmark": benchmark.name, **identity(arguments.policy), "seed": arguments.seed}
@@ -83,9 +85,10 @@ def open_raw(policy: str, device: str, benchmark: Benchmark) -> ChunkSource:
         _name_cameras(benchmark, remote.camera_names)
         return remote
     from imagewam_ros.model.checkpoint import load_checkpoint
+    from imagewam_ros.model.device import choose_device
     from imagewam_ros.policy import Policy
 
-    directory = find_checkpoint(policy)
+    directory, device = find_checkpoint(policy), choose_device(device)
     checkpoint = load_checkpoint(directory, device=device)
     sizes = tuple(checkpoint.statistics[name].mean.size for name in ("state", "action"))
     if sizes != (state, action) or any(checkpoint.contract.relative):

@@ -76,6 +76,17 @@ def test_a_checkpoint_plays_robotwin(tmp_path, capsys) -> None:
     assert last["episodes"] == 1 and len(last["checkpoint"]) == 16
 
 
+def test_the_benchmarks_own_scenes_and_all_tasks_are_the_default(capsys) -> None:
+    with PolicyServerFake(push) as server:
+        address = server.address + "?layout=libero"
+        assert (
+            run("--benchmark", "libero_spatial", "--policy", address, "--task", "all", "--episodes", "1", "--json") == 0
+        )
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["task"] for line in lines] == ["push_the_button", "open_the_drawer", "all"]
+    assert {line["seed"] for line in lines} == {0}
+
+
 def test_a_policy_of_another_robot_is_refused(tmp_path) -> None:
     checkpoint = small_checkpoint(tmp_path / "small")
     with pytest.raises(EmbodimentMismatch, match="has 8 state and 7 action numbers, the policy 14 and 14, relative"):
@@ -92,6 +103,17 @@ def test_names_are_checked() -> None:
         run("--benchmark", "libero_gaol")
     with pytest.raises(ConfigError, match="RoboTwin runs from its own folder; give --benchmark-root DIR"):
         run("--benchmark", "robotwin_clean")
+
+
+@pytest.mark.parametrize("episodes", ["0", "-1"])
+def test_at_least_one_trial_is_played(episodes) -> None:
+    with pytest.raises(ConfigError, match=f"--episodes must be positive, found {episodes}"):
+        run("--benchmark", "libero_spatial", "--episodes", episodes)
+
+
+def test_devices_are_checked() -> None:
+    with pytest.raises(ConfigError, match="unknown device 'gpu'; use auto, cpu, cuda or cuda:N"):
+        run("--benchmark", "libero_spatial", "--device", "gpu")
 
 
 def test_perturbations_are_counted_apart() -> None:
