@@ -3,6 +3,7 @@
 
 The graph runs without a policy of its own (`imagewam up policy:=none`). The executor is active only during a trial,
 so the arms hold in between. A policy is started anew for every trial, so its start tells nobody which one it is.
+Whatever ends the program, the executor that it activated is deactivated first.
 """
 
 import contextlib
@@ -10,10 +11,13 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, TextIO
 
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.action.client import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -33,6 +37,9 @@ from imagewam_ros.nodes.spin import run
 from imagewam_ros.supervisor import Supervisor
 
 OVERLAY_S = 0.2
+BRAKES_S, ENDS_S = 3.0, 4.0
+"""Longest waits for the executor that the thread deactivates, and for the policy's process, when the program ends."""
+
 QUIT, DISCARD = "q", "d"
 VERDICTS = {"y": LABELS[0], "n": LABELS[1], DISCARD: DISCARD}
 
@@ -60,13 +67,33 @@ class RealTrials(Node):
         path = config.reference or (stored if stored.exists() else None)
         self._reference = read_picture(path) if path else None
         self._answers: queue.Queue[str] = queue.Queue()
-        self._died = threading.Event()
+        self._died, self._ending = threading.Event(), threading.Event()
+        self._moving = False
         self._runs: Any = ActionClient(self, RunPolicy, topics.RUN)
         self._overlay_out = self.create_publisher(ImageMsg, topics.START_OVERLAY, qos.IMAGES)
         self.create_subscription(ImageMsg, self._camera.topic, self._on_image, qos.IMAGES)
         self.create_timer(OVERLAY_S, self._publish_overlay)
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._worker = threading.Thread(target=self._work, daemon=True)
+        self._worker.start()
+
+    def halt(self, reason: str) -> None:
+        """Leave no executor active that we activated: the thread deactivates it and, where it hangs, this does."""
+        self._ending.set()
+        self._answers.put(QUIT)
+        self._spin_while(lambda: self._moving and self._worker.is_alive(), BRAKES_S)
+        if self._moving:
+            client: Any = self.create_client(ChangeState, "executor/change_state")
+            if client.wait_for_service(timeout_sec=1.0):
+                request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+                answer = client.call_async(request)
+                self._spin_while(lambda: not answer.done(), BRAKES_S)
+        self._spin_while(self._worker.is_alive, ENDS_S)
+
+    def _spin_while(self, condition: Callable[[], bool], patience_s: float) -> None:
+        end = time.monotonic() + patience_s
+        while condition() and time.monotonic() < end:
+            rclpy.spin_once(self, timeout_sec=0.05)
 
     def _read(self, source: TextIO) -> None:
         for line in source:
@@ -86,13 +113,15 @@ class RealTrials(Node):
             )
 
     def _work(self) -> None:
+        status = 2
         try:
             while (number := self._book.next) is not None and self._trial(number):
                 pass
-        except ImageWamError as error:
+            status = 0
+        except (ImageWamError, OSError) as error:
             print(f"error: {error}", flush=True)
-            self.exit_status = 2
-        self.finished = True
+        finally:
+            self.exit_status, self.finished = status, True
 
     def _trial(self, number: int) -> bool:
         """Make one trial. False when the operator has had enough."""
@@ -106,12 +135,12 @@ class RealTrials(Node):
             if begin == QUIT:
                 return False
             apart = self._note_start(number)
-            if not self._ready():
-                return False
             try:
+                if not self._ready():
+                    return False
                 ran = self._run(number)
             finally:
-                self._graph.change("executor", "deactivate")
+                self._rest()
             label = self._verdict(f"ended after {ran.duration_s:.1f} s ({ran.ended})")
         if label in LABELS:
             when = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -149,7 +178,8 @@ class RealTrials(Node):
 
     def _ready(self) -> bool:
         """Activate the executor; a fault is reset when the operator says so. False when that is not wanted."""
-        while True:
+        self._moving = True  # before the look at _ending, so that halt sees the one or this the other
+        while not self._ending.is_set():
             try:
                 self._graph.change("executor", "activate")
             except GraphError:
@@ -159,9 +189,18 @@ class RealTrials(Node):
                 self._graph.call(Trigger, topics.RESET_FAULT, Trigger.Request())
             else:
                 return True
+        return False
+
+    def _rest(self) -> None:
+        """Deactivate the executor; that needs no policy that answers."""
+        self._graph.change("executor", "deactivate")
+        self._moving = False
 
     def _run(self, number: int) -> Ran:
-        """Let the policy act until its time is over or the operator presses Enter. The arms hold afterwards."""
+        """Let the policy act until its time is over or the operator types. The arms hold afterwards.
+
+        Raises GraphError when the policy refuses, dies or does not answer.
+        """
         config = self._book.config
         if not self._runs.wait_for_server(timeout_sec=READY_S):
             raise GraphError(f"no action {topics.RUN}; policy.log in {config.out} says why")
@@ -169,19 +208,23 @@ class RealTrials(Node):
         handle = self._graph.wait(self._runs.send_goal_async(goal), "the run's acceptance")
         if not handle.accepted:
             raise GraphError(f"the policy refused to run {config.instruction!r}; policy.log says why")
-        print("running; Enter stops", flush=True)
+        print(f"running; Enter stops, {QUIT} stops and quits", flush=True)
         began, done = time.monotonic(), handle.get_result_async()
-        stopped = False
-        while not done.done():
+        typed: str | None = None
+        while typed is None and not done.done():
             if self._died.is_set():
                 raise GraphError(f"the policy died; policy.log in {config.out} says why")
             with contextlib.suppress(queue.Empty):
-                self._answers.get(timeout=0.05)
-                stopped = True
-                handle.cancel_goal_async()
+                typed = self._answers.get(timeout=0.05)
         duration_s = time.monotonic() - began
-        answer = done.result().result
-        return Ran(round(duration_s, 2), int(answer.chunks), "stopped by the operator" if stopped else answer.reason)
+        if typed is not None:
+            handle.cancel_goal_async()
+            self._rest()
+        if typed == QUIT:
+            self._answers.put(QUIT)  # the verdict's question meets it
+        answer = self._graph.wait(done, "the policy, which was told to stop,").result
+        ended = answer.reason if typed is None else "stopped by the operator"
+        return Ran(round(duration_s, 2), int(answer.chunks), ended)
 
     @contextlib.contextmanager
     def _policy(self, name: str) -> Iterator[None]:

@@ -6,28 +6,48 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
 from sensor_msgs.msg import Image
 
+from imagewam_ros.action import RunPolicy
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.evaluation.real import read_picture
 from imagewam_ros.msg import ExecutorStatus
-from imagewam_ros.nodes import qos, topics
+from imagewam_ros.nodes import messages, qos, topics
+from imagewam_ros.nodes.graph_calls import STEPS
 
 pytestmark = pytest.mark.slow
 STARTS_S = 120
 INSTRUCTION = "lift the tray with both hands"
+APART = """
+import sys
+from pathlib import Path
+from imagewam_ros.evaluation.real import Book, RealConfig
+from imagewam_ros.nodes.real_trials import RealTrials
+from imagewam_ros.nodes.spin import run
+
+config = RealConfig(("tiny",), "lift", Path(sys.argv[1]), namespace="elsewhere")
+sys.exit(run(lambda: RealTrials(Book(config), sys.stdin)))
+"""
+"""The session with its policy's process in a namespace of its own, so that the pretended one answers."""
 
 
 class Terminal:
-    """A command with typed input."""
+    """A Python program with typed input."""
 
     def __init__(self, log: Path, *words: str) -> None:
         self.log = log
         with log.open("wb") as out:
-            command = [sys.executable, "-m", "imagewam_ros", *words]
+            command = [sys.executable, *words]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
 
     def type(self, line: str) -> None:
@@ -52,8 +72,8 @@ class Terminal:
 def terminal(domain: int, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     started: list[Terminal] = []
 
-    def start(*words: str) -> Terminal:
-        started.append(Terminal(tmp_path / f"terminal_{len(started)}.log", *words))
+    def start(*words: str, program: tuple[str, str] = ("-m", "imagewam_ros")) -> Terminal:
+        started.append(Terminal(tmp_path / f"terminal_{len(started)}.log", *program, *words))
         return started[-1]
 
     yield start
@@ -110,3 +130,104 @@ def test_without_a_graph_it_says_so(terminal, tmp_path: Path) -> None:
     session = terminal(*words)
     assert session.process.wait(90) == 2
     assert "no service executor/get_state; is the graph up, with policy:=none?" in session.text()
+
+
+class Pretended:
+    """A graph whose policy takes one run and ends it when that is cancelled, unless it hangs."""
+
+    def __init__(self, probe, hangs: bool) -> None:
+        self.states = {"executor": State.PRIMARY_STATE_INACTIVE, "policy": State.PRIMARY_STATE_UNCONFIGURED}
+        self.hangs, self.silent, self._ended, node = hangs, False, Future(), probe.node
+        beside = ReentrantCallbackGroup()  # a silent one stops no other
+        for name in self.states:
+            node.create_service(GetState, f"{name}/get_state", partial(self._tell, name), callback_group=beside)
+            node.create_service(ChangeState, f"{name}/change_state", partial(self._change, name))
+        self._runs = ActionServer(node, RunPolicy, topics.RUN, self._run, cancel_callback=self._cancel)
+        camera = load_embodiment("sim_cell").cameras[0]
+        picture = messages.from_image(np.zeros((camera.height, camera.width, 3), np.uint8), 1, camera.frame)
+        images = node.create_publisher(Image, camera.topic, qos.IMAGES)
+        node.create_timer(0.1, lambda: images.publish(picture))
+
+    @property
+    def moves(self) -> bool:
+        return self.states["executor"] == State.PRIMARY_STATE_ACTIVE
+
+    async def _tell(self, name: str, request: object, response: GetState.Response) -> GetState.Response:
+        if self.silent:
+            await Future()
+        response.current_state.id = self.states[name]
+        return response
+
+    def _change(self, name: str, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        self.states[name] = next(after for step, after in STEPS.values() if step == request.transition.id)
+        response.success = True
+        return response
+
+    def _cancel(self, goal: object) -> CancelResponse:
+        if not self.hangs:
+            self._ended.set_result(None)
+        return CancelResponse.ACCEPT
+
+    async def _run(self, goal) -> RunPolicy.Result:
+        await self._ended
+        goal.canceled()
+        return RunPolicy.Result(reason="cancelled", chunks=3)
+
+
+@pytest.fixture
+def running(terminal, probe, tmp_path: Path) -> Callable[[bool], tuple[Pretended, Terminal]]:
+    def start(hangs: bool) -> tuple[Pretended, Terminal]:
+        graph, session = Pretended(probe, hangs), terminal(str(tmp_path / "session"), program=("-c", APART))
+        assert probe.until(lambda: "Enter begins" in session.text(), STARTS_S), session.text()
+        session.type("")
+        assert probe.until(lambda: "running; Enter stops" in session.text(), STARTS_S), session.text()
+        assert graph.moves
+        return graph, session
+
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_executor_active(running, number: signal.Signals) -> None:
+    graph, session = running(hangs=True)
+    session.end(number)
+    assert not graph.moves, session.text()
+
+
+def test_a_signal_deactivates_where_the_session_waits_for_an_answer(running) -> None:
+    graph, session = running(hangs=True)
+    graph.silent = True
+    session.end()
+    assert not graph.moves, session.text()
+
+
+def test_enter_stops_the_arms_of_a_policy_that_hangs(running, probe) -> None:
+    graph, session = running(hangs=True)
+    session.type("")
+    assert probe.until(lambda: not graph.moves), session.text()
+    assert session.process.wait(40) == 2
+    assert "nothing from the policy, which was told to stop, for 20 s" in session.text()
+
+
+@pytest.mark.parametrize("typed", ["q", None])
+def test_quitting_ends_a_run_without_a_verdict(running, typed: str | None, tmp_path: Path) -> None:
+    graph, session = running(hangs=False)
+    if typed is None:
+        session.process.stdin.close()
+    else:
+        session.type(typed)
+    assert session.process.wait(30) == 0, session.text()
+    assert not graph.moves and "ended after" not in session.text()
+    assert not (tmp_path / "session" / "trials.jsonl").exists()
+
+
+def test_a_disk_that_fails_ends_the_session(terminal, probe, tmp_path: Path) -> None:
+    out = tmp_path / "session"
+    out.mkdir()
+    (out / "starts").write_text("no folder")
+    graph, session = Pretended(probe, hangs=False), terminal(str(out), program=("-c", APART))
+    assert probe.until(lambda: "Enter begins" in session.text(), STARTS_S), session.text()
+    session.type("")
+    assert session.process.wait(30) == 2
+    assert "error: " in session.text() and str(out / "starts") in session.text()
+    assert not graph.moves
