@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from policy_server import PolicyServerFake, stand_still
 
 from imagewam_ros import evaluate
@@ -129,6 +130,11 @@ def test_judged_trials_need_a_folder() -> None:
         evaluate.run(parse("--real", "--instruction", "wave"))
 
 
+def test_judged_trials_are_at_least_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trials must be positive and timeout_s 0 to 3600, found 0"):
+        evaluate.run(parse("--real", "--instruction", "wave", "--out", str(tmp_path), "--episodes", "0"))
+
+
 def test_two_policies_meet_in_pairs(tiny: Path, tmp_path: Path) -> None:
     with PolicyServerFake(stand_still(rows=16)) as server:
         words = ["--policy", str(tiny), "--against", server.address, "--episodes", "2", "--workers", "1"]
@@ -228,10 +234,12 @@ def test_report_holds_every_trial_and_escapes(tmp_path: Path) -> None:
 
 
 def test_failures_are_filmed_as_they_happened(tiny: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
     (path,) = film_failures(Setting(str(tiny), "tray_lift", "sim_cell", TrialConfig()), [1000], tmp_path)
     with av.open(str(path)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     assert 20 < frames <= 6.0 * 20
+    assert torch.get_num_threads() == 1, "as in the trials: the order of sums depends on it"
 
 
 def test_wrong_instruction_is_another_one(cell: Cell) -> None:

@@ -8,15 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.demo_pictures import Video, tiles
-from imagewam_ros.evaluation.drivers import CONDITIONS, PolicyDriver
+from imagewam_ros.evaluation.drivers import CONDITIONS
 from imagewam_ros.evaluation.published import legend, load_published
 from imagewam_ros.evaluation.published import rows as published_rows
 from imagewam_ros.evaluation.real import RealTrial
-from imagewam_ros.evaluation.source import open_source
-from imagewam_ros.evaluation.trial import Outcome, run_trial
-from imagewam_ros.evaluation.workers import Setting
+from imagewam_ros.evaluation.trial import Outcome
+from imagewam_ros.evaluation.workers import Job, Setting, Worker
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.scene import FRONT
 
@@ -52,8 +50,7 @@ def write_report(
 def film_failures(setting: Setting, seeds: Sequence[int], folder: Path) -> list[Path]:
     """Play `seeds` again, the same to the bit where the policy is, and film them. Returns the videos."""
     folder.mkdir(parents=True, exist_ok=True)
-    cell = Cell(load_embodiment(setting.robot), setting.task)
-    driver = PolicyDriver(open_source(setting.policy, cell.embodiment))
+    worker = Worker(setting)
     paths = []
     for seed in seeds:
         path = folder / f"{setting.task}_failure_{seed}.mp4"
@@ -64,10 +61,10 @@ def film_failures(setting: Setting, seeds: Sequence[int], folder: Path) -> list[
             caption = f"seed {seed}: {now.instruction}   {now.time_ns * 1e-9:4.1f} s"
             video.add(tiles(now.render(FRONT), views, caption))
 
-        run_trial(cell, driver, "normal", seed, setting.config, show)
+        worker.play(Job("normal", seed), show)
         video.close()
         paths.append(path)
-    cell.close()
+    worker.close()
     return paths
 
 

@@ -5,7 +5,7 @@ The result does not depend on where a trial ran: everything random in it comes f
 """
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Worker:
-    """What one process keeps from trial to trial."""
+    """What one process keeps from trial to trial. From here on it computes on one thread, so that trials repeat."""
 
     def __init__(self, setting: Setting) -> None:
         import torch
@@ -53,15 +53,19 @@ class Worker:
         self._source: Source | None = None
         self._mean: Floats | None = None
 
-    def play(self, job: Job) -> Outcome:
-        """Run one trial."""
+    def play(self, job: Job, watch: Callable[[Cell], None] | None = None) -> Outcome:
+        """Run one trial; `watch` is called at every frame and may render."""
         setting, condition = self._setting, job.condition
         if condition not in WITHOUT_POLICY:
             self._source = self._source or open_source(setting.policy, self._cell.embodiment)
         if condition == "blind" and self._mean is None:
             self._mean = mean_demonstration(self._cell, range(FIRST_SEED, FIRST_SEED + MEAN_OF))
         driver = make_driver(condition, self._source, self._mean)
-        return run_trial(self._cell, driver, condition, job.seed, setting.config)
+        return run_trial(self._cell, driver, condition, job.seed, setting.config, watch)
+
+    def close(self) -> None:
+        """Give up the simulator."""
+        self._cell.close()
 
 
 def play(jobs: Sequence[Job], setting: Setting, workers: int, cluster: str = "") -> Iterator[Outcome]:
