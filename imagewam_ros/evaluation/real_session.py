@@ -20,7 +20,7 @@ def run_session(arguments: argparse.Namespace) -> int:
         policies,
         arguments.instruction,
         arguments.out,
-        arguments.episodes or RealConfig.trials,
+        RealConfig.trials if arguments.episodes is None else arguments.episodes,
         arguments.timeout,
         arguments.seed,
         arguments.robot,
