@@ -5,6 +5,7 @@ The result does not depend on where a trial ran: everything random in it comes f
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 THIS_MACHINE = "local"
 """Address of a cluster that is started for the evaluation alone."""
+RAY_BEYOND_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Read by Ray on Linux too, when it is imported: 0 keeps it on loopback. An address given to ray.init would not."""
 
 
 class Setting(NamedTuple):
@@ -82,6 +85,8 @@ def play(jobs: Sequence[Job], setting: Setting, workers: int, cluster: str = "")
 
 def _play_on_cluster(jobs: Sequence[Job], setting: Setting, workers: int, cluster: str) -> Iterator[Outcome]:
     """One actor per worker, one CPU each. Every machine needs this package and the checkpoint at the same path."""
+    if cluster == THIS_MACHINE:
+        os.environ[RAY_BEYOND_LOOPBACK] = "0"
     ray = _ray()
     try:
         ray.init(address=cluster, num_cpus=workers if cluster == THIS_MACHINE else None, include_dashboard=False)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a trial runs changes nothing."""
 
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -24,12 +25,21 @@ def test_several_processes_find_what_one_finds() -> None:
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, requirements/cluster.txt")
 @pytest.mark.slow
 def test_a_cluster_finds_what_one_process_finds() -> None:
-    assert outcomes(2, "local") == outcomes(1)
+    assert "ray" not in sys.modules, "where Ray listens is settled when it is imported"
+    playing = play(JOBS, SETTING, 2, "local")
+    found = [next(playing)]
+    import ray
+
+    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+    found += playing
+    assert sorted(found, key=lambda outcome: outcome.seed) == outcomes(1)
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed here")
 def test_an_absent_ray_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"--cluster needs Ray, which cannot be imported; pip install -r requirements/cluster.txt"):
+    with pytest.raises(
+        ConfigError, match=r"--cluster needs Ray, which cannot be imported; pip install -r requirements/cluster.txt"
+    ):
         outcomes(2, "auto")
 
 
