@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cluster", default="", help="address of a Ray cluster, auto, or local to start one here")
     parser.add_argument("--benchmark", help="play LIBERO or RoboTwin 2.0 instead: libero_10, robotwin_clean, ...")
     parser.add_argument("--benchmark-root", type=Path, help="checkout of RoboTwin 2.0 with its assets")
-    parser.add_argument("--device", default="cpu", help="of benchmarks and of --real: cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", help="of benchmarks and of --real: auto, cpu, cuda or cuda:N")
     parser.add_argument("--real", action="store_true", help="judge trials on the running graph, blind with --against")
     parser.add_argument("--instruction", default="", help="what the policy shall do, with --real")
     parser.add_argument("--timeout", type=float, default=30.0, help="s of one trial, with --real")
