@@ -37,6 +37,9 @@ from imagewam_ros.nodes.spin import run
 from imagewam_ros.supervisor import Supervisor
 
 OVERLAY_S = 0.2
+HEARS_S = 3.0
+"""Longest time until a policy knows that the executor is active."""
+
 BRAKES_S, ENDS_S = 3.0, 4.0
 """Longest waits for the executor that the thread deactivates, and for the policy's process, when the program ends."""
 
@@ -204,10 +207,7 @@ class RealTrials(Node):
         config = self._book.config
         if not self._runs.wait_for_server(timeout_sec=READY_S):
             raise GraphError(f"no action {topics.RUN}; policy.log in {config.out} says why")
-        goal = RunPolicy.Goal(instruction=config.instruction, timeout_s=config.timeout_s, seed=number)
-        handle = self._graph.wait(self._runs.send_goal_async(goal), "the run's acceptance")
-        if not handle.accepted:
-            raise GraphError(f"the policy refused to run {config.instruction!r}; policy.log says why")
+        handle = self._accepted(RunPolicy.Goal(instruction=config.instruction, timeout_s=config.timeout_s, seed=number))
         print(f"running; Enter stops, {QUIT} stops and quits", flush=True)
         began, done = time.monotonic(), handle.get_result_async()
         typed: str | None = None
@@ -225,6 +225,14 @@ class RealTrials(Node):
         answer = self._graph.wait(done, "the policy, which was told to stop,").result
         ended = answer.reason if typed is None else "stopped by the operator"
         return Ran(round(duration_s, 2), int(answer.chunks), ended)
+
+    def _accepted(self, goal: RunPolicy.Goal) -> Any:
+        """Ask until the policy runs: it may hear later than we do that the executor is active. Raises GraphError."""
+        end = time.monotonic() + HEARS_S
+        while not (handle := self._graph.wait(self._runs.send_goal_async(goal), "the run's acceptance")).accepted:
+            if time.monotonic() > end or self._ending.wait(0.1):
+                raise GraphError(f"the policy refused to run {goal.instruction!r}; policy.log says why")
+        return handle
 
     @contextlib.contextmanager
     def _policy(self, name: str) -> Iterator[None]:

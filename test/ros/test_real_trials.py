@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
 from imagewam_ros.action import RunPolicy
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.evaluation.real import read_picture
+from imagewam_ros.evaluation.real import read_picture, write_picture
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.graph_calls import STEPS
@@ -35,7 +35,8 @@ from imagewam_ros.evaluation.real import Book, RealConfig
 from imagewam_ros.nodes.real_trials import RealTrials
 from imagewam_ros.nodes.spin import run
 
-config = RealConfig(("tiny",), "lift", Path(sys.argv[1]), namespace="elsewhere")
+out = Path(sys.argv[1])
+config = RealConfig(("tiny",), "lift", out, reference=out.with_name("reference.png"), namespace="elsewhere")
 sys.exit(run(lambda: RealTrials(Book(config), sys.stdin)))
 """
 """The session with its policy's process in a namespace of its own, so that the pretended one answers."""
@@ -133,7 +134,10 @@ def test_without_a_graph_it_says_so(terminal, tmp_path: Path) -> None:
 
 
 class Pretended:
-    """A graph whose policy takes one run and ends it when that is cancelled, unless it hangs."""
+    """A graph whose policy ends its run when that is cancelled, unless it hangs.
+
+    It hears late that the executor is active, so it refuses to run at first.
+    """
 
     def __init__(self, probe, hangs: bool) -> None:
         self.states = {"executor": State.PRIMARY_STATE_INACTIVE, "policy": State.PRIMARY_STATE_UNCONFIGURED}
@@ -142,7 +146,9 @@ class Pretended:
         for name in self.states:
             node.create_service(GetState, f"{name}/get_state", partial(self._tell, name), callback_group=beside)
             node.create_service(ChangeState, f"{name}/change_state", partial(self._change, name))
-        self._runs = ActionServer(node, RunPolicy, topics.RUN, self._run, cancel_callback=self._cancel)
+        self._asked, self.overlays = 0, probe.collect(Image, topics.START_OVERLAY, qos.IMAGES)
+        judges = {"goal_callback": self._judge, "cancel_callback": self._cancel}
+        self._runs = ActionServer(node, RunPolicy, topics.RUN, self._run, **judges)
         camera = load_embodiment("sim_cell").cameras[0]
         picture = messages.from_image(np.zeros((camera.height, camera.width, 3), np.uint8), 1, camera.frame)
         images = node.create_publisher(Image, camera.topic, qos.IMAGES)
@@ -163,6 +169,10 @@ class Pretended:
         response.success = True
         return response
 
+    def _judge(self, goal: object) -> GoalResponse:
+        self._asked += 1
+        return GoalResponse.ACCEPT if self._asked > 1 else GoalResponse.REJECT
+
     def _cancel(self, goal: object) -> CancelResponse:
         if not self.hangs:
             self._ended.set_result(None)
@@ -175,11 +185,21 @@ class Pretended:
 
 
 @pytest.fixture
-def running(terminal, probe, tmp_path: Path) -> Callable[[bool], tuple[Pretended, Terminal]]:
+def begun(terminal, probe, tmp_path: Path) -> Callable[[bool], tuple[Pretended, Terminal]]:
     def start(hangs: bool) -> tuple[Pretended, Terminal]:
+        write_picture(tmp_path / "reference.png", np.zeros((8, 8, 3), np.uint8))
         graph, session = Pretended(probe, hangs), terminal(str(tmp_path / "session"), program=("-c", APART))
-        assert probe.until(lambda: "Enter begins" in session.text(), STARTS_S), session.text()
+        assert probe.until(lambda: graph.overlays and "Enter begins" in session.text(), STARTS_S), session.text()
         session.type("")
+        return graph, session
+
+    return start
+
+
+@pytest.fixture
+def running(begun, probe) -> Callable[[bool], tuple[Pretended, Terminal]]:
+    def start(hangs: bool) -> tuple[Pretended, Terminal]:
+        graph, session = begun(hangs)
         assert probe.until(lambda: "running; Enter stops" in session.text(), STARTS_S), session.text()
         assert graph.moves
         return graph, session
@@ -221,13 +241,11 @@ def test_quitting_ends_a_run_without_a_verdict(running, typed: str | None, tmp_p
     assert not (tmp_path / "session" / "trials.jsonl").exists()
 
 
-def test_a_disk_that_fails_ends_the_session(terminal, probe, tmp_path: Path) -> None:
+def test_a_disk_that_fails_ends_the_session(begun, tmp_path: Path) -> None:
     out = tmp_path / "session"
     out.mkdir()
     (out / "starts").write_text("no folder")
-    graph, session = Pretended(probe, hangs=False), terminal(str(out), program=("-c", APART))
-    assert probe.until(lambda: "Enter begins" in session.text(), STARTS_S), session.text()
-    session.type("")
+    graph, session = begun(hangs=False)
     assert session.process.wait(30) == 2
     assert "error: " in session.text() and str(out / "starts") in session.text()
     assert not graph.moves
