@@ -67,6 +67,7 @@ class Scene:
 
         assert probe.until(started, 20), answer
         self.folder = Path(answer[0].message)
+        assert probe.until(lambda: self.running.logged), self.running.executor.text()
         self.first_tick = self.running.logged[-1].tick
 
     def hurt(self) -> None:
