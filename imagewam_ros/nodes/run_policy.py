@@ -101,6 +101,7 @@ class RunPolicyServer:
         """Give feedback, and end the run when its time is over or nothing can move any more."""
         if self._goal is None or self._ended.done():
             return
+        self._began_ns = self._began_ns or self._now_ns  # it is 0 where /clock had not been heard yet
         elapsed_s = (self._now_ns - self._began_ns) / 1e9
         feedback = RunPolicy.Feedback(elapsed_s=elapsed_s, chunks=self._chunks, state=self._executor.state)
         self._goal.publish_feedback(feedback)
