@@ -74,7 +74,8 @@ class Dataset:
     def unknown(self, rows: Rows) -> NDArray[np.bool_]:
         """Where chunks (B, T) of frames `rows` run past the end of a correction: nobody stopped there."""
         due = rows[:, None] + np.arange(self.horizon)
-        return (due > self._last[rows][:, None]) & self._correction[rows][:, None]
+        unknown: NDArray[np.bool_] = (due > self._last[rows][:, None]) & self._correction[rows][:, None]
+        return unknown
 
     def future(self, rows: Rows) -> Rows:
         """Frames one horizon after `rows`, at most the last of the same demonstration."""
