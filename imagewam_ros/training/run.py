@@ -13,10 +13,11 @@ report.json                     figures of the run
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, whole
 
 QUALITY_FRAMES = 128
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,10 @@ def train(
     used = dataset.every(preset.training.every)
     rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
     ground = _ground(preset, contract, checkpoint, out, dataset)
-    if team.leads:
-        _samples(ground, dataset, rows, out)  # keeps the encoded instructions for the others
-    team.wait()
-    samples = _samples(ground, dataset, rows, out)
+    samples = _leader_first(team, partial(_samples, ground, dataset, rows, out))  # it keeps the encoded instructions
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
-
-    def watch(reached: Progress) -> str:
-        with averaged(reached) as mean:
-            error = chunk_error(mean, samples, held_rows)
-        if board is not None:
-            board.show(reached.step, {"chunk error/all": error.all, "chunk error/early": error.early})
-        return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
-
+    watch = partial(_watch, samples=samples, held_rows=held_rows, board=board)
     drawn = np.repeat(rows, np.where(dataset.time[rows] < EARLY, preset.training.early, 1))
     train_network(progress, samples, drawn, preset.training, seed, out, watch, board)
     clock.lap("network")
@@ -157,6 +150,22 @@ def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
     places = [(2 * i + 1) * count // (2 * held) for i in range(held)]
     learned = [place for place in range(count) if place not in set(places)]
     return learned, places or learned
+
+
+def _leader_first(team: Team, make: Callable[[], Made]) -> Made:
+    """Call `make` in every process; the others find the files that the leader's call left."""
+    made = make() if team.leads else None
+    team.wait()
+    return make() if made is None else made
+
+
+def _watch(reached: Progress, samples: Samples, held_rows: Rows, board: Board | None) -> str:
+    """Say, and show on the board, how far off the mean weights are on held-out frames."""
+    with averaged(reached) as mean:
+        error = chunk_error(mean, samples, held_rows)
+    if board is not None:
+        board.show(reached.step, {"chunk error/all": error.all, "chunk error/early": error.early})
+    return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
 
 
 def _each(error: ChunkError) -> str:
