@@ -79,13 +79,17 @@ class Reference:
         self._goals: dict[str, tuple[Tensor, list[Tensor]]] = {}
         self.config = read_config(directory)
         self.expected = self.read_expected()
+        self.build()
+
+    def build(self) -> None:
+        """Build what is compared, from `self.config` and the weights of the directory. Raises CheckpointError."""
         try:
-            self.network: Any = self.build_network().eval().to(self.device, dtype)
+            self.network: Any = self.build_network().eval().to(self.device, self.dtype)
             codec: Any = self.build_codec()
-            self.codec = codec.to(self.device, dtype)
+            self.codec = codec.to(self.device, self.dtype)
         except KeyError as error:
             raise CheckpointError(
-                f"{directory / 'config.json'} lacks {error}; see the layout of the test data"
+                f"{self.directory / 'config.json'} lacks {error}; see the layout of the test data"
             ) from None
 
     def read_expected(self) -> dict[str, Tensor]:

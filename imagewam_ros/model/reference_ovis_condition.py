@@ -3,7 +3,6 @@
 """Reference directories of Ovis-U1's condition encoder: from token ids on, because their tokenizer is a stand-in."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from imagewam_ros.core.errors import CheckpointError
 from imagewam_ros.model.ovis_condition import OvisCondition, read_reference_config
 from imagewam_ros.model.ovis_vision import patchify
 from imagewam_ros.model.protocol import Context
-from imagewam_ros.model.reference import CLOSE, EXACT, Reference, Rule, read_config, read_tensors
+from imagewam_ros.model.reference import CLOSE, EXACT, Reference, Rule, read_tensors
 
 UNUSED = ("llm.lm_head.", "visual_tokenizer.backbone.trunk.post_trunk_norm.")
 """Published weights that the features do not pass."""
@@ -25,28 +24,20 @@ class OvisConditionReference(Reference):
 
     inputs = ("image", "input_ids", "attention_mask")
 
-    def __init__(
-        self,
-        directory: Path,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        other_hardware: bool = False,
-    ) -> None:
-        self.directory, self.config, self.other_hardware = directory, read_config(directory), other_hardware
-        self.device, self.dtype = torch.device(device), dtype
-        self.expected = self.read_expected()
-        state = read_tensors(directory / "ovis_condition.safetensors")
+    def build(self) -> None:
+        """See `reference.Reference`."""
+        state = read_tensors(self.directory / "ovis_condition.safetensors")
         kept = {n.replace("llm.model.", "llm."): t for n, t in state.items() if not n.startswith(UNUSED)}
         try:
             vocabulary = kept["llm.embed_tokens.weight"].shape[0]
             vision, llm = read_reference_config({**self.config["cond"], "vocab": vocabulary})
         except KeyError as error:
-            raise CheckpointError(f"{directory} lacks {error}; see the layout of the test data") from None
+            raise CheckpointError(f"{self.directory} lacks {error}; see the layout of the test data") from None
         self.model: Any = OvisCondition(vision, Qwen3Model(llm)).eval()
         wrong = self.model.load_state_dict(kept, strict=False)
         if wrong.missing_keys or wrong.unexpected_keys:
-            raise CheckpointError(f"{directory / 'ovis_condition.safetensors'} does not fit: {wrong}")
-        self.model.to(self.device, dtype)
+            raise CheckpointError(f"{self.directory / 'ovis_condition.safetensors'} does not fit: {wrong}")
+        self.model.to(self.device, self.dtype)
 
     def rules(self) -> list[Rule]:
         """See `reference.Reference`."""
