@@ -16,9 +16,10 @@ import yaml
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from imagewam_ros.core.errors import EpisodeError
+from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Source
 from imagewam_ros.data.bag_read import DAMAGE, messages
+from imagewam_ros.data.chunk_message import read_chunk, stamp_ns
 from imagewam_ros.data.episode import read_provenance
 
 CHUNK, COMMAND = "imagewam_ros/msg/ActionChunk", "imagewam_ros/msg/ExecutorCommand"
@@ -130,55 +131,30 @@ def _robot(directory: Path) -> str:
 
 
 def _chunk(message: Any, log_ns: int) -> Heard:
-    joints = len(message.joint_names)
-    if message.positions.size != message.rows * joints:
-        raise EpisodeError(
-            f"chunk {message.sequence} holds {message.positions.size} positions, expected {message.rows} rows of "
-            f"{joints} joints"
-        )
-    return Heard(
-        log_ns,
-        ActionChunk(
-            stamp_ns=_ns(message.header.stamp),
-            period_ns=message.period_ns,
-            joint_names=tuple(message.joint_names),
-            positions=message.positions.reshape(message.rows, joints),
-            first_row_offset_periods=message.first_row_offset_periods,
-            sequence=message.sequence,
-            source=Source(message.source),
-            ready_ns=_ns(message.ready),
-            instruction_id=message.instruction_id,
-            contract_hash=message.contract_hash,
-            committed_rows=message.committed_rows,
-            seed=message.seed,
-            denoise_steps=message.denoise_steps,
-            schema=message.schema,
-        ),
-    )
+    try:
+        return Heard(log_ns, read_chunk(message))
+    except EmbodimentMismatch as error:
+        raise EpisodeError(str(error)) from error
 
 
 def _command(message: Any, log_ns: int) -> Command:
     names, motion = tuple(message.joint_names), (message.position, message.velocity, message.acceleration)
-    return Command(message.tick, _ns(message.nominal), message.period_ns, names, *motion)
+    return Command(message.tick, stamp_ns(message.nominal), message.period_ns, names, *motion)
 
 
 def _event(message: Any, log_ns: int) -> Event:
     chunk = None if message.source == NO_CHUNK else (Source(message.source), int(message.sequence))
     return Event(
-        _ns(message.header.stamp), int(message.tick), message.trigger, int(message.state), message.reason, chunk
+        stamp_ns(message.header.stamp), int(message.tick), message.trigger, int(message.state), message.reason, chunk
     )
 
 
 def _joints(message: Any, log_ns: int) -> Measured:
-    return Measured(_ns(message.header.stamp), tuple(message.name), np.array(message.position, np.float64))
+    return Measured(stamp_ns(message.header.stamp), tuple(message.name), np.array(message.position, np.float64))
 
 
 def _text(message: Any, log_ns: int) -> str:
     return str(message.data)
-
-
-def _ns(stamp: Any) -> int:
-    return int(stamp.sec * 10**9 + stamp.nanosec)
 
 
 READERS = {CHUNK: _chunk, COMMAND: _command, EVENT: _event, JOINTS: _joints, PARAMETERS: _text}

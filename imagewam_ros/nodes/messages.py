@@ -26,7 +26,8 @@ from imagewam_ros.control.report import State, Status
 from imagewam_ros.core.embodiment import Camera
 from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.joints import JointMerge
-from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState, Source
+from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState
+from imagewam_ros.data.chunk_message import read_chunk
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
 from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
@@ -220,35 +221,10 @@ def from_joint_state(state: JointState) -> JointStateMsg:
 
 
 def to_chunk(message: ActionChunkMsg) -> ActionChunk:
-    """Return the chunk; its numbers are judged by the executor. Raises EmbodimentMismatch for a wrong shape."""
-    joints = len(message.joint_names)
+    """Return the chunk as `read_chunk` does. Raises EmbodimentMismatch for a wrong shape and for too many rows."""
     if message.rows > MOST_ROWS:
         raise EmbodimentMismatch(f"chunk {message.sequence} holds {message.rows} rows, at most {MOST_ROWS} are taken")
-    if len(message.positions) != message.rows * joints:
-        raise EmbodimentMismatch(
-            f"chunk {message.sequence} holds {len(message.positions)} positions, "
-            f"expected {message.rows} rows of {joints} joints"
-        )
-    if message.source not in tuple(Source):
-        raise EmbodimentMismatch(f"chunk {message.sequence} has unknown source {message.source}")
-    return ActionChunk(
-        stamp_ns=stamp_ns(message.header.stamp),
-        period_ns=message.period_ns,
-        joint_names=tuple(message.joint_names),
-        positions=np.frombuffer(message.positions, dtype=np.float64).reshape(message.rows, joints),
-        first_row_offset_periods=message.first_row_offset_periods,
-        sequence=message.sequence,
-        source=Source(message.source),
-        ready_ns=stamp_ns(message.ready),
-        instruction_id=message.instruction_id,
-        contract_hash=message.contract_hash,
-        committed_rows=message.committed_rows,
-        spread=np.frombuffer(message.spread, dtype=np.float32).astype(np.float64),
-        seed=message.seed,
-        denoise_steps=message.denoise_steps,
-        inference_s=message.inference_s,
-        schema=message.schema,
-    )
+    return read_chunk(message)
 
 
 def from_chunk(chunk: ActionChunk) -> ActionChunkMsg:
