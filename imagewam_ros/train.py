@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lora-rank", type=int, help="train adapters of this rank, merged at the end; 0 trains all weights"
     )
+    parser.add_argument("--hold-back", nargs="+", metavar="INSTRUCTION", help="learn these later than the others")
+    parser.add_argument("--hold-back-steps", type=int, help="steps of the network without them")
     parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same weights")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; their number changes the last bits")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU that is there")
@@ -58,7 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def changed(preset: Preset, arguments: argparse.Namespace) -> Preset:
     """Return the preset with the numbers that the command line names."""
-    training: dict[str, Any] = {"steps": arguments.steps, "lora_rank": arguments.lora_rank}
+    training: dict[str, Any] = {
+        "steps": arguments.steps,
+        "lora_rank": arguments.lora_rank,
+        "held_back": tuple(arguments.hold_back) if arguments.hold_back else None,
+        "hold_back_steps": arguments.hold_back_steps,
+    }
     autoencoder = {"steps": arguments.autoencoder_steps}
     return dataclasses.replace(
         preset,

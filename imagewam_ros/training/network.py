@@ -91,8 +91,9 @@ def train_network(
     store: Path,
     watch: Callable[[Progress], str] | None = None,
     board: Board | None = None,
+    until: int | None = None,
 ) -> None:
-    """Train to the end of `config`, saving to `store` on the way; `watch` may add a word to the log.
+    """Train to the end of `config` or to step `until`, saving to `store` on the way; `watch` may add a word to the log.
 
     Raises ImageWamError when the loss is no number any more.
     """
@@ -101,7 +102,7 @@ def train_network(
     leads = progress.team.leads
     bar = trange(
         progress.step,
-        config.steps,
+        config.steps if until is None else until,
         unit="step",
         desc="network",
         initial=progress.step,

@@ -46,8 +46,9 @@ class TrainConfig:
     is the authors' way. mask_past_end leaves rows after a demonstration's end out of the loss;
     otherwise they say to stay. A batch is drawn from every `every`-th frame of a demonstration:
     neighbours differ little, and only what is used is encoded. Frames of its first EARLY are drawn
-    `early` times as often as the others: there sight and words decide. average is the weight of the past in
-    the mean of the weights.
+    `early` times as often as the others: there sight and words decide. Frames of the instructions `held_back` are
+    drawn only from step hold_back_steps on: of two that share a scene, one is learned before the words must choose.
+    average is the weight of the past in the mean of the weights.
     lora_rank above 0 trains adapters beside frozen weights. precision bfloat16 computes in it and
     keeps the weights in float32. recompute (gradient checkpointing) keeps only what enters each layer
     for the backward pass.
@@ -69,6 +70,8 @@ class TrainConfig:
     mask_past_end: bool = False
     every: int = 1
     early: int = 1
+    held_back: tuple[str, ...] = ()
+    hold_back_steps: int = 0
     held_out: float = 0.05
     save_every: int = 200
     lora_rank: int = 0
@@ -85,6 +88,11 @@ class TrainConfig:
             raise ConfigError(f"precision is float32 or bfloat16, found {self.precision!r}; lora_rank is not negative")
         if self.every < 1 or self.early < 1:
             raise ConfigError(f"every and early are at least 1, found {self.every} and {self.early}")
+        if bool(self.held_back) != (self.hold_back_steps > 0):
+            raise ConfigError(
+                f"what is held back needs a number of steps, and steps something to hold back; found {self.held_back} "
+                f"and {self.hold_back_steps}"
+            )
         if not 0 <= self.held_out < 1 or not 0 <= self.average < 1:
             raise ConfigError("held_out and average are at least 0 and below 1")
 

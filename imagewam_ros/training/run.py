@@ -13,7 +13,7 @@ report.json                     figures of the run
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from imagewam_ros.training.pixels import (
     read_footage,
     successful_episodes,
 )
-from imagewam_ros.training.presets import Preset, contract_of
+from imagewam_ros.training.presets import Preset, TrainConfig, contract_of
 from imagewam_ros.training.prompts import encode_prompts
 from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, whole
@@ -100,8 +100,8 @@ def train(
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
     watch = partial(_watch, samples=samples, held_rows=held_rows, board=board)
-    drawn = np.repeat(rows, np.where(dataset.time[rows] < EARLY, preset.training.early, 1))
-    train_network(progress, samples, drawn, preset.training, seed, out, watch, board)
+    for until, drawn in phases(dataset, rows, preset.training):
+        train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
     clock.lap("network")
     exported = export(progress, preset)
     error = chunk_error(exported, samples, held_rows)
@@ -150,6 +150,24 @@ def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
     places = [(2 * i + 1) * count // (2 * held) for i in range(held)]
     learned = [place for place in range(count) if place not in set(places)]
     return learned, places or learned
+
+
+def phases(dataset: Dataset, rows: Rows, config: TrainConfig) -> Iterator[tuple[int, Rows]]:
+    """Up to which step to draw from which of `rows`, those drawn more often named more often.
+
+    Raises ConfigError when an instruction to hold back is not demonstrated, or no other one is.
+    """
+    drawn = np.repeat(rows, np.where(dataset.time[rows] < EARLY, config.early, 1))
+    texts = np.array([demonstration.instruction for demonstration in dataset.demonstrations])
+    for text in set(config.held_back) - set(texts):
+        known = ", ".join(sorted(set(texts)))
+        raise ConfigError(f"{text!r}, which is to be held back, is no demonstrated instruction; these are: {known}")
+    if config.held_back:
+        rest = drawn[~np.isin(texts[dataset.owner[drawn]], config.held_back)]
+        if not len(rest):
+            raise ConfigError("every demonstrated instruction is held back, nothing is left to learn at first")
+        yield min(config.hold_back_steps, config.steps), rest
+    yield config.steps, drawn
 
 
 def _leader_first(team: Team, make: Callable[[], Made]) -> Made:
