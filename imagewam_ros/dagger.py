@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from imagewam_ros.evaluation.drivers import PolicyDriver
     from imagewam_ros.sim.cell import Cell
 
-SEEDS = 2 * FIRST_SEED
+SEEDS = 100 * FIRST_SEED
 """First scene of the first round, apart from those of demonstrations."""
 OPERATOR = "scripted expert, taking over from a policy"
 
