@@ -9,6 +9,7 @@ where the joints shall be, at the times that its stamp implies.
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ from imagewam_ros.model.protocol import Context, Instruction, PrefixCache
 from imagewam_ros.model.quantised import check_weights, quantise
 from imagewam_ros.model.sampler import Drawn, Sampler, SamplerConfig
 from imagewam_ros.model.wam import ImageWam
+
+if TYPE_CHECKING:
+    from imagewam_ros.kinematics.arm_space import ArmSpace
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -210,6 +214,11 @@ def space_of(contract: Contract, robot: Embodiment | None, statistics: Mapping[s
         return JointSpace(contract.relative)
     if robot is None:
         raise ConfigError("this checkpoint speaks of tools or grippers in its own units; name the robot that it drives")
+    return arm_space_of(contract, robot, statistics)
+
+
+def arm_space_of(contract: Contract, robot: Embodiment, statistics: Mapping[str, Statistics]) -> "ArmSpace":
+    """Return the space of a contract with parts on a robot."""
     from imagewam_ros.kinematics.arm_space import ArmSpace  # a policy of joints runs without pinocchio
     from imagewam_ros.kinematics.chains import Chains
     from imagewam_ros.kinematics.description import describe

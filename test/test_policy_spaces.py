@@ -6,15 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_checkpoint import cell_contract, small_checkpoint
+from small_checkpoint import small_checkpoint
+from small_spaces import CHAINS, LIBERO_ACTION, READY, ROBOT, bimanual_checkpoint, one_arm_checkpoint, tools
 
-from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, LimitViolation, StaleObservation
 from imagewam_ros.core.schema import Observation
-from imagewam_ros.core.spaces import GripperScale, Part, PoseFormat, names
-from imagewam_ros.core.stats import Statistics, normaliser
-from imagewam_ros.kinematics.chains import Chains
-from imagewam_ros.kinematics.description import describe
+from imagewam_ros.core.spaces import PoseFormat, names
+from imagewam_ros.core.stats import normaliser
 from imagewam_ros.kinematics.poses import matrix, numbers, stepped
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.flow import action_noise
@@ -22,62 +20,17 @@ from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.sampler import SamplerConfig
 from imagewam_ros.nodes.inference import warm_up
 from imagewam_ros.policy import Policy
-from imagewam_ros.training.pixels import check_episodes
-
-ROBOT = load_embodiment("sim_cell")
-CHAINS = Chains(describe(ROBOT), ROBOT)
-READY = np.array([0.0, 0.05, 1.85, 0.0, 1.24, 0.0, 0.02] * 2)
-GRIP = GripperScale((-1.0,), (1.0,), 0.0, 0.04)
-INTERNDATA = tuple(
-    part for side in ("left", "right") for part in (Part(side, pose=PoseFormat("wxyz")), Part(side, gripper=GRIP))
-)
-LIBERO_STATE = (
-    Part("left", pose=PoseFormat("rotvec")),
-    Part("left", gripper=GripperScale((0.0, 0.0), (0.04, -0.04), 0.0, 0.04)),
-)
-LIBERO_ACTION = (
-    Part("left", pose=PoseFormat("rotvec", delta=True, step_m=0.05, step_rad=0.5)),
-    Part("left", gripper=GripperScale((0.0,), (1.0,), 0.0, 0.04, threshold=0.5)),
-)
-
-
-def around(middle, spread):
-    """Statistics of data that stay near `middle`."""
-    return Statistics.of(middle + spread * np.random.default_rng(0).normal(size=(200, middle.size)))
-
-
-def tools(spread):
-    """InternData's vectors near the ready posture; both the state's and the action's quaternion are written as -q."""
-    middle = []
-    for side in ("left", "right"):
-        pose = numbers(CHAINS.forward(READY)[side], PoseFormat("wxyz"))
-        middle += [*pose[:3], *-pose[3:], 0.0]
-    return around(np.array(middle), spread)
 
 
 @pytest.fixture(scope="module")
 def bimanual(tmp_path_factory):
     torch.set_num_threads(1)
-    contract = replace(cell_contract(ROBOT), relative=(False,) * 14, state=INTERNDATA, action=INTERNDATA)
-    statistics = {"state": tools(0.05), "action": tools(0.002)}
-    return small_checkpoint(tmp_path_factory.mktemp("bimanual") / "small", contract, statistics)
+    return bimanual_checkpoint(tmp_path_factory.mktemp("bimanual") / "small")
 
 
 @pytest.fixture(scope="module")
 def one_arm(tmp_path_factory):
-    left = ROBOT.arms[0].members
-    contract = replace(
-        cell_contract(ROBOT),
-        joint_names=tuple(joint.name for joint in left),
-        joint_units=tuple(joint.unit for joint in left),
-        relative=(False,) * 7,
-        mosaic=replace(cell_contract(ROBOT).mosaic, tiles=cell_contract(ROBOT).mosaic.tiles[:2]),
-        normalisation="minmax",
-        state=LIBERO_STATE,
-        action=LIBERO_ACTION,
-    )
-    statistics = {"state": around(np.zeros(8), 1.0), "action": around(np.array([0.0] * 6 + [0.5]), 0.1)}
-    return small_checkpoint(tmp_path_factory.mktemp("one_arm") / "small", contract, statistics)
+    return one_arm_checkpoint(tmp_path_factory.mktemp("one_arm") / "small")
 
 
 @pytest.fixture
@@ -160,12 +113,6 @@ def test_a_pose_out_of_reach_stops_the_inference(bimanual, observation, tmp_path
     with pytest.raises(LimitViolation, match=r"row 0: the left tool cannot reach \[\d\."):
         policy.infer(observation)
     warm_up(policy, ROBOT)  # grey images say nothing about the robot
-
-
-def test_training_does_not_go_on_from_poses(one_arm):
-    contract = load_checkpoint(one_arm).contract
-    with pytest.raises(EmbodimentMismatch, match="actions are left_dx, .* and episodes hold joints: this"):
-        check_episodes({}, contract)
 
 
 def test_poses_need_their_robot(bimanual, one_arm, observation):

@@ -29,8 +29,8 @@ The step to row 0 from the measured joints counts too.
 class ArmSpace:
     """The space of a contract with parts, on one robot. Not safe to share between threads, as `chains` is not.
 
-    Poses need `chains`. means (numbers,) of the training data's state and action decide between the two ways
-    to write a rotation.
+    commanded are the places of the joints that `targets` speaks of. Poses need `chains`. means (numbers,) of the
+    training data's state and action decide between the two ways to write a rotation.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ArmSpace:
         self._robot, self._kinematics = robot, chains
         self.joints = len(self._robot.joints)
         self._state, self._action = contract.state, contract.action
-        self._commanded = np.concatenate(
+        self.commanded = np.concatenate(
             [np.arange(len(self._robot.joints))[self._robot.arm_slice(side)] for side in sides(contract.action)]
         )
         self._state_mean, self._action_mean = means
@@ -81,7 +81,7 @@ class ArmSpace:
                 result[:, whole.stop - 1] = part.gripper.to_robot(values)
             else:
                 result[:, whole.start : whole.stop - 1] = values
-        return result[:, self._commanded]
+        return result[:, self.commanded]
 
     def actions(self, targets: Floats, positions: Floats) -> Floats:
         """See `core.spaces.Space`. A rotation is written as the training data does, then as the row before."""
@@ -90,7 +90,7 @@ class ArmSpace:
         before = positions
         for row, target in enumerate(targets):
             now = np.array(positions)
-            now[self._commanded] = target
+            now[self.commanded] = target
             for part, columns in _columns(self._action):
                 if part.pose is not None and part.pose.delta:
                     result[row, columns] = delta(self._pose(part, before), self._pose(part, now), part.pose)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from imagewam_ros.core.contract import Contract, Mosaic
+from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
-from imagewam_ros.core.spaces import names
 from imagewam_ros.data.dataset import Demonstration
 from imagewam_ros.data.episode import FIRST_SEED, Provenance, find_episodes, read_provenance
 from imagewam_ros.data.frames import read_frames
@@ -51,19 +51,16 @@ def successful_episodes(roots: Sequence[Path]) -> dict[Path, Provenance]:
     return chosen
 
 
-def check_episodes(episodes: dict[Path, Provenance], contract: Contract) -> None:
-    """Raise EmbodimentMismatch, naming episode and field, when one does not fit the contract.
-
-    Episodes hold joints, so a contract of tool poses or scaled grippers has none that fit.
-    """
-    if contract.action:
-        raise EmbodimentMismatch(
-            f"the checkpoint's actions are {', '.join(names(contract.action))}, and episodes hold joints: this "
-            "training cannot go on from it. Start from a checkpoint whose contract has joints"
-        )
+def check_episodes(episodes: dict[Path, Provenance], contract: Contract, robot: Embodiment) -> None:
+    """Raise EmbodimentMismatch, naming episode and field, when one does not fit contract and robot."""
+    expected = {
+        "joint_names": robot.joint_names,
+        "period_ns": contract.period_ns,
+        "first_row_offset_periods": contract.first_row_offset_periods,
+    }
     for path, about in episodes.items():
-        for name in ("joint_names", "period_ns", "first_row_offset_periods"):
-            wanted, found = getattr(contract, name), getattr(about, name)
+        for name, wanted in expected.items():
+            found = getattr(about, name)
             if wanted != found:
                 raise EmbodimentMismatch(f"{path}: {name} is {found}, the others have {wanted}; leave it out")
 

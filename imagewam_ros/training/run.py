@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.stats import Statistics
-from imagewam_ros.data.dataset import Dataset, Rows
+from imagewam_ros.data.dataset import Dataset, Demonstration, Rows
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.model.autoencoder import Flux2Codec
 from imagewam_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -36,6 +36,7 @@ from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
 from imagewam_ros.model.text import small_text
 from imagewam_ros.model.wam import ImageWam
+from imagewam_ros.policy import arm_space_of
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
 from imagewam_ros.training.board import Board
 from imagewam_ros.training.lora import inject, merge
@@ -53,6 +54,9 @@ from imagewam_ros.training.prompts import encode_prompts
 from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, whole
 
+if TYPE_CHECKING:
+    from imagewam_ros.kinematics.arm_space import ArmSpace
+
 QUALITY_FRAMES = 128
 
 Made = TypeVar("Made")
@@ -60,12 +64,13 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Ground:
-    """What a run stands on: contract, frozen encoders, and statistics when they come from a checkpoint."""
+    """What a run stands on: contract, frozen encoders; statistics and space (or joints) when from a checkpoint."""
 
     contract: Contract
     codec: ImageCodec
     text: TextEncoder
     statistics: Mapping[str, Statistics] | None = None
+    space: "ArmSpace | None" = None
 
 
 def train(
@@ -87,15 +92,15 @@ def train(
         preset = replace(preset, spec=checkpoint.spec)
     preset = replace(preset, spec=replace(preset.spec, prefix_at_zero=preset.training.prefix_at_zero))
     contract = _contract(preset, robot, next(iter(episodes.values())), checkpoint)
-    check_episodes(episodes, contract)
+    check_episodes(episodes, contract, robot)
     if team.leads:
         _prepare(preset, list(episodes), contract, checkpoint, out, seed, clock)
     team.wait()
-    dataset = Dataset(load_demonstrations(out / "demonstrations.npz"), contract.horizon, contract.relative)
+    dataset = _dataset(load_demonstrations(out / "demonstrations.npz"), contract)
     learned, held = split(len(dataset.demonstrations), preset.training.held_out)
     used = dataset.every(preset.training.every)
     rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
-    ground = _ground(preset, contract, checkpoint, out, dataset)
+    ground = _ground(preset, contract, checkpoint, out, dataset, robot)
     samples = _leader_first(team, partial(_samples, ground, dataset, rows, out))  # it keeps the encoded instructions
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
@@ -228,7 +233,7 @@ def _prepare(
     out.mkdir(parents=True, exist_ok=True)
     footage = read_footage(episodes, contract.mosaic, out)
     clock.lap("reading")
-    dataset = Dataset(footage.demonstrations, contract.horizon, contract.relative)
+    dataset = _dataset(footage.demonstrations, contract)
     rows = dataset.of(split(len(footage.demonstrations), preset.training.held_out)[0])
     codec = base.model.codec if base else _autoencoder(preset, footage, rows, seed, out)
     clock.lap("autoencoder")
@@ -247,9 +252,18 @@ def _autoencoder(preset: Preset, footage: Footage, rows: Rows, seed: int, out: P
     return Flux2Codec.load(out / "autoencoder")
 
 
-def _ground(preset: Preset, contract: Contract, base: Checkpoint | None, out: Path, dataset: Dataset) -> Ground:
+def _dataset(demonstrations: Sequence[Demonstration], contract: Contract) -> Dataset:
+    """Demonstrations as joints; the vectors of a contract with parts are made of absolute targets."""
+    relative = (False,) * demonstrations[0].positions.shape[1] if contract.action else contract.relative
+    return Dataset(demonstrations, contract.horizon, relative)
+
+
+def _ground(
+    preset: Preset, contract: Contract, base: Checkpoint | None, out: Path, dataset: Dataset, robot: Embodiment
+) -> Ground:
     if base is not None:
-        return Ground(contract, base.model.codec, base.model.text, base.statistics)
+        space = arm_space_of(contract, robot, base.statistics) if contract.action else None
+        return Ground(contract, base.model.codec, base.model.text, base.statistics, space)
     prompts = sorted({contract.prompt.format(task=d.instruction) for d in dataset.demonstrations})
     width = preset.spec.network.text_dim // len(preset.spec.text.layers)
     text = small_text(prompts, preset.spec.text, width, max_length=contract.text_length)
@@ -264,7 +278,7 @@ def _samples(ground: Ground, dataset: Dataset, rows: Rows, out: Path) -> Samples
     tokens = encode_prompts(ground.text, sorted(set(prompts.values())), out / "instructions.safetensors")
     instructions = {text: Instruction(text, tokens[prompt]) for text, prompt in prompts.items()}
     latents, pixels = np.load(out / "latents.npy"), np.load(out / "pixels.npy", mmap_mode="r")
-    return Samples(dataset, latents, ground.contract, statistics, instructions, ground.text, pixels)
+    return Samples(dataset, latents, ground.contract, statistics, instructions, ground.text, pixels, ground.space)
 
 
 def _network(preset: Preset, base: Checkpoint | None) -> tuple[ImageWamNetwork, bool]:

@@ -2,7 +2,8 @@
 """Batches for the network: latents, normalised joints and action chunks. A batch is a function of (seed, step)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imagewam_ros.core.contract import Contract
+from imagewam_ros.core.schema import Floats
 from imagewam_ros.core.stats import Statistics, normaliser
 from imagewam_ros.data.dataset import Dataset, Rows
 from imagewam_ros.model import flow
 from imagewam_ros.model.protocol import Context, Instruction, JointBatch, TextEncoder
 from imagewam_ros.training.pixels import Pixels, to_unit
 from imagewam_ros.training.presets import TrainConfig
+
+if TYPE_CHECKING:
+    from imagewam_ros.kinematics.arm_space import ArmSpace
 
 Latents = NDArray[np.float16]
 
@@ -25,6 +30,7 @@ class Samples:
     """Everything a batch is made of. latents (frames, C, h, w) follow the data set's numbering.
 
     Where text features depend on the image (Ovis-U1), text computes them from pixels (frames, H, W, 3).
+    Where the contract's vectors are not the data set's joints, space makes them; each frame's are made once.
     """
 
     dataset: Dataset
@@ -34,6 +40,8 @@ class Samples:
     instructions: Mapping[str, Instruction]
     text: TextEncoder | None = None
     pixels: Pixels | None = None
+    space: "ArmSpace | None" = None
+    _vectors: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False)
 
     def draw(self, rows: Rows, config: TrainConfig, seed: int, step: int) -> JointBatch:
         """Batch of `step`, drawn from frames `rows`."""
@@ -68,13 +76,26 @@ class Samples:
     def states(self, rows: Rows) -> Tensor:
         """Normalised joint positions (B, P)."""
         normalise = normaliser(self.contract.normalisation, self.statistics["state"])
-        return torch.from_numpy(normalise.forward(self.dataset.positions[rows])).float()
+        states = self.dataset.positions[rows]
+        if self.space is not None:
+            states = np.stack([self._made(self.space, int(row))[0] for row in rows])
+        return torch.from_numpy(normalise.forward(states)).float()
 
     def actions(self, rows: Rows) -> tuple[Tensor, NDArray[np.bool_]]:
         """Normalised chunks (B, T, D) and which rows lie past a demonstration's end (B, T)."""
         normalise = normaliser(self.contract.normalisation, self.statistics["action"])
         chunks, past_end = self.dataset.chunks(rows)
+        if self.space is not None:
+            chunks = np.stack([self._made(self.space, int(row))[1] for row in rows])
         return torch.from_numpy(normalise.forward(chunks)).float(), past_end
+
+    def _made(self, space: "ArmSpace", row: int) -> tuple[Floats, Floats]:
+        """State (P,) and chunk (T, D) of one frame in the model's own numbers."""
+        if row not in self._vectors:
+            measured = self.dataset.positions[row]
+            targets = self.dataset.chunks(np.array([row]))[0][0][:, space.commanded]
+            self._vectors[row] = space.state(measured), space.actions(targets, measured)
+        return self._vectors[row]
 
     def context(self, rows: Rows) -> Context:
         """Text features (B, L, ctx), padded where instructions differ in length; B is 1 where all share one."""

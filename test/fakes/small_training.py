@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.schema import JointState
+from imagewam_ros.core.schema import Floats, JointState
 from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.flux2 import Flux2Config
@@ -39,15 +39,18 @@ def changed(**training: object) -> Preset:
     return replace(SMALL, training=replace(SMALL.training, **training))  # type: ignore[arg-type]
 
 
-def write_episodes(root: Path, count: int = 3, frames: int = 8, label: str = "success", **about: object) -> Path:
-    """Episodes of the shipped robot whose images tell where the joints are."""
+def write_episodes(
+    root: Path, count: int = 3, frames: int = 8, label: str = "success",
+    begin: Floats | float = 0.0, reach: Floats | float = 0.5, **about: object,
+) -> Path:  # fmt: skip
+    """Episodes of the shipped robot, moving each joint by up to `reach`, whose images tell where the joints are."""
     robot = load_embodiment("sim_cell")
     for seed in range(count):
         known: dict[str, object] = {"period_ns": PERIOD_NS, "task": "tray_lift", "seed": FIRST_SEED + seed, **about}
         instruction = str(known.pop("instruction", INSTRUCTION))
         provenance = Provenance.of(robot, instruction, **known)  # type: ignore[arg-type]
         rng = np.random.default_rng(seed)
-        path = 0.5 * rng.uniform(-1, 1, 14) * np.arange(frames + 1)[:, None] / frames
+        path = begin + reach * rng.uniform(-1, 1, 14) * np.arange(frames + 1)[:, None] / frames
         with EpisodeWriter(root / f"episode_{seed}", provenance) as writer:
             for t in range(frames):
                 for name in robot.camera_names:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training goes on from checkpoints that speak of tool poses and scaled grippers, on episodes of joints."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_spaces import CHAINS, READY, ROBOT, bimanual_checkpoint, one_arm_checkpoint
+from small_training import SMALL, write_episodes
+
+from imagewam_ros.core.errors import EmbodimentMismatch
+from imagewam_ros.core.schema import Observation
+from imagewam_ros.core.spaces import PoseFormat
+from imagewam_ros.core.stats import normaliser
+from imagewam_ros.data.dataset import Dataset
+from imagewam_ros.kinematics.poses import matrix
+from imagewam_ros.model.checkpoint import load_checkpoint
+from imagewam_ros.policy import Policy, arm_space_of
+from imagewam_ros.training import run
+from imagewam_ros.training.pixels import load_demonstrations
+from imagewam_ros.training.samples import Samples
+
+REACH = np.where(ROBOT.gripper_mask, 0.01, 0.08)
+PRESET = replace(SMALL, needs_base=True)
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_episodes(tmp_path_factory.mktemp("episodes"), begin=READY, reach=REACH)
+
+
+@pytest.fixture(scope="module")
+def bimanual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bimanual_checkpoint(tmp_path_factory.mktemp("bimanual") / "small", spread=0.1)
+
+
+@pytest.fixture(scope="module")
+def one_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return one_arm_checkpoint(tmp_path_factory.mktemp("one_arm") / "small")
+
+
+@pytest.fixture(scope="module")
+def trained(bimanual: Path, episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    run.train(PRESET, [episodes], out, ROBOT, seed=0, base=bimanual)
+    return out
+
+
+def samples_of(trained: Path, base: Path) -> Samples:
+    """What the network learned from, read again from the run folder."""
+    found = load_checkpoint(base)
+    dataset = Dataset(load_demonstrations(trained / "demonstrations.npz"), 16, (False,) * 14)
+    space = arm_space_of(found.contract, ROBOT, found.statistics)
+    return Samples(dataset, np.load(trained / "latents.npy"), found.contract, found.statistics, {}, space=space)
+
+
+def test_training_goes_on_from_tools_of_both_arms(bimanual: Path, trained: Path) -> None:
+    before, after = load_checkpoint(bimanual), load_checkpoint(trained / "checkpoint")
+    assert after.contract == before.contract and after.statistics["action"].mean == pytest.approx(
+        before.statistics["action"].mean
+    )
+    assert json.loads((trained / "report.json").read_text())["chunk_error"] > 0
+    old, new = before.model.network.state_dict(), after.model.network.state_dict()
+    assert any(not torch.allclose(old[name], new[name], atol=1e-4) for name in old)
+    samples = samples_of(trained, bimanual)
+    taught, _ = samples.actions(np.arange(8))
+    said = normaliser(after.contract.normalisation, before.statistics["action"]).inverse(taught.double().numpy())
+    for frame, chunk in enumerate(said):
+        for row, numbers in enumerate(chunk[: 8 - frame]):
+            target = samples.dataset.actions[frame + row]
+            tools = CHAINS.forward(target)
+            assert np.allclose(matrix(numbers[:7], PoseFormat("wxyz")), tools["left"], atol=1e-5)
+            assert np.allclose(matrix(numbers[8:15], PoseFormat("wxyz")), tools["right"], atol=1e-5)
+            assert numbers[[7, 15]] * 0.02 + 0.02 == pytest.approx(target[[6, 13]], abs=1e-6)
+
+
+def test_what_is_taught_is_what_a_policy_would_command(one_arm: Path, episodes: Path, tmp_path: Path) -> None:
+    """Steps of one tool, through the policy's own way back, are the demonstrated joints of that arm."""
+    run.train(PRESET, [episodes], tmp_path, ROBOT, seed=0, base=one_arm)
+    samples = samples_of(tmp_path, one_arm)
+    contract = samples.contract
+    back = normaliser(contract.normalisation, samples.statistics["action"])
+    taught, _ = samples.actions(np.arange(24))
+    assert samples.space is not None
+    for frame, chunk in enumerate(taught.double().numpy()):
+        found = samples.space.targets(back.inverse(chunk), samples.dataset.positions[frame])
+        wanted = samples.dataset.chunks(np.array([frame]))[0][0][:, :6]
+        tool = CHAINS.forward(np.concatenate([found[-1], READY[7:]]))["left"]
+        assert np.allclose(tool, CHAINS.forward(np.concatenate([wanted[-1], READY[6:]]))["left"], atol=1e-4)
+        assert np.abs(found[:, :6] - wanted).max() < 1e-3
+    seen = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in ROBOT.cameras}
+    chunk_ = Policy.load(tmp_path / "checkpoint", ROBOT).infer(Observation(0, seen, READY, "lift"), seed=1)
+    assert chunk_.joint_names == ROBOT.joint_names[:7]
+
+
+def test_states_are_the_policys(bimanual: Path, trained: Path) -> None:
+    samples = samples_of(trained, bimanual)
+    space = arm_space_of(samples.contract, ROBOT, samples.statistics)
+    forward = normaliser(samples.contract.normalisation, samples.statistics["state"]).forward
+    wanted = [forward(space.state(positions)) for positions in samples.dataset.positions[3:6]]
+    assert np.allclose(samples.states(np.arange(3, 6)).numpy(), wanted, atol=1e-5)
+
+
+def test_episodes_of_other_joints_are_named(bimanual: Path, tmp_path: Path) -> None:
+    arms = tuple(
+        replace(arm, joints=tuple(replace(joint, name=f"other_{joint.name}") for joint in arm.joints))
+        for arm in ROBOT.arms
+    )
+    data = write_episodes(tmp_path / "episodes", begin=READY, reach=REACH)
+    with pytest.raises(EmbodimentMismatch, match="other_left_waist"):
+        run.train(PRESET, [data], tmp_path / "run", replace(ROBOT, arms=arms), seed=0, base=bimanual)
