@@ -46,10 +46,19 @@ def corrected(stamps_ns: NDArray[np.int64], spans: Sequence[Span]) -> NDArray[np
     return label
 
 
+def spans_of(stamps_ns: Sequence[int], label: NDArray[np.bool_]) -> tuple[Span, ...]:
+    """Spans that `corrected` would label so; one for each unbroken run of frames (frames,)."""
+    return tuple((stamps_ns[first], stamps_ns[end - 1]) for first, end in runs(label))
+
+
+def runs(label: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Ranges [start, end) of frames whose label (frames,) is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], label.astype(int), [0]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def lessons(stamps_ns: NDArray[np.int64], spans: Sequence[Span]) -> list[slice]:
     """Rows to learn from, in unbroken runs: all without interventions, else the corrected ones."""
     if not spans:
         return [slice(0, len(stamps_ns))]
-    label = np.concatenate([[False], corrected(stamps_ns, spans), [False]])
-    edges = np.flatnonzero(label[1:] != label[:-1]).tolist()
-    return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= SHORTEST]
+    return [slice(a, b) for a, b in runs(corrected(stamps_ns, spans)) if b - a >= SHORTEST]

@@ -11,7 +11,17 @@ from typing import Any
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data import lerobot_v21, lerobot_v30
-from imagewam_ros.data.lerobot_layout import ACTION, CHUNK_SIZE, STAMP, STATE, LeRobotFormat, tables_of, write_json
+from imagewam_ros.data.lerobot_layout import (
+    ACTION,
+    CHUNK_SIZE,
+    INTERVENTION,
+    STAMP,
+    STATE,
+    LeRobotFormat,
+    has_corrections,
+    tables_of,
+    write_json,
+)
 from imagewam_ros.data.lerobot_stage import StagedEpisode
 from imagewam_ros.data.lerobot_video import video_information
 
@@ -31,7 +41,10 @@ def assemble(episodes: Sequence[StagedEpisode], out: Path, layout: LeRobotFormat
     else:
         lerobot_v21.write_v21(episodes, tables, tasks, out, layout)
     frames = sum(len(episode) for episode in episodes)
-    write_json(out / "meta" / "info.json", _information(episodes[0], len(episodes), frames, len(tasks), out, layout))
+    information = _information(episodes[0], len(episodes), frames, len(tasks), out, layout)
+    if has_corrections(episodes):
+        information["features"][INTERVENTION] = {"dtype": "bool", "shape": [1], "names": None}
+    write_json(out / "meta" / "info.json", information)
 
 
 def _check_alike(episodes: Sequence[StagedEpisode], layout: LeRobotFormat) -> None:

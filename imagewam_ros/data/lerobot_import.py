@@ -18,8 +18,9 @@ from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image, JointState
 from imagewam_ros.data.bag_images import decode
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
+from imagewam_ros.data.interventions import Span, spans_of
 from imagewam_ros.data.lerobot_convert import CONTRACT
-from imagewam_ros.data.lerobot_layout import ACTION, CHUNK_SIZE, STAMP, STATE
+from imagewam_ros.data.lerobot_layout import ACTION, CHUNK_SIZE, INTERVENTION, STAMP, STATE
 from imagewam_ros.data.lerobot_video import read_video
 
 IMAGES = "observation.images."
@@ -68,6 +69,7 @@ def _import_episode(
     table = _rows(root, info, episode)
     period_ns = round(1e9 / info["fps"])
     cameras = [name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES)]
+    stamps = _stamps(table, period_ns)
     about = Provenance(
         robot=str(info.get("robot_type") or "unknown"),
         instruction=str(episode["tasks"][0]),
@@ -76,8 +78,8 @@ def _import_episode(
         period_ns=period_ns,
         first_row_offset_periods=offset,
         operator=f"LeRobot {info['codebase_version']}",
+        interventions=_interventions(table, stamps),
     )
-    stamps = _stamps(table, period_ns)
     states, actions = _vectors(table, STATE), _vectors(table, ACTION)
     images = zip(*(_images(root, info, episode, table, camera) for camera in cameras), strict=True)
     with EpisodeWriter(folder, about) as writer:
@@ -133,6 +135,13 @@ def _stamps(table: pa.Table, period_ns: int) -> list[int]:
     if STAMP in table.column_names:
         return [int(stamp) for stamp in table[STAMP].to_pylist()]
     return [row * period_ns for row in range(len(table))]
+
+
+def _interventions(table: pa.Table, stamps: Sequence[int]) -> tuple[Span, ...]:
+    """What was corrected, where the data set says so, as bool or as 0 and 1."""
+    if INTERVENTION not in table.column_names:
+        return ()
+    return spans_of(stamps, np.asarray(table[INTERVENTION].to_pylist()).reshape(-1).astype(bool))
 
 
 def _vectors(table: pa.Table, name: str) -> Floats:

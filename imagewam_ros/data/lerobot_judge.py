@@ -13,6 +13,7 @@ from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag_streams import Plan, Streams, frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import LABELS, Provenance, read_provenance
 from imagewam_ros.data.frames import RATE_TOLERANCE
+from imagewam_ros.data.interventions import corrected, lessons
 from imagewam_ros.data.lerobot_stage import stage
 from imagewam_ros.data.report import EpisodeReport, describe, nonidle_ranges, segments
 
@@ -138,12 +139,18 @@ def _stage_part(
     directory: Path, part: Plan, folder: Path, config: ConvertConfig, report: EpisodeReport, streams: Streams
 ) -> None:
     period_ns = streams.provenance.period_ns
-    kept = _nonidle(part, config, period_ns)
+    spans = streams.provenance.interventions
+    moving = _nonidle(part, config, period_ns)
     report.frames = len(part)
-    report.idle_frames = len(part) - sum(end - start for start, end in kept)
+    report.idle_frames = len(part) - sum(end - start for start, end in moving)
     if (folder / "episode.json").exists():
         return
-    columns = {"stamps_ns": part.stamps_ns, "states": part.positions, "actions": part.actions}
+    columns = {
+        "stamps_ns": part.stamps_ns,
+        "states": part.positions,
+        "actions": part.actions,
+        "corrected": corrected(part.stamps_ns, spans),
+    }
     stage(
         folder,
         source=directory.name,
@@ -152,13 +159,19 @@ def _stage_part(
         images=islice(frame_images(directory, part), len(part)),
         fps=frames_per_second(period_ns),
         crf=config.crf,
-        nonidle=kept,
+        nonidle=_taught(moving, lessons(part.stamps_ns, spans)),
     )
 
 
 def _nonidle(part: Plan, config: ConvertConfig, period_ns: int) -> list[list[int]]:
     shortest = max(1, round(config.idle_s * 1e9 / period_ns))
     return nonidle_ranges(part.positions, part.actions, config.idle_step, shortest)
+
+
+def _taught(kept: list[list[int]], taught: list[slice]) -> list[list[int]]:
+    """What of the ranges [start, end) to keep may be learned from."""
+    both = [[max(start, rows.start), min(end, rows.stop)] for start, end in kept for rows in taught]
+    return [[start, end] for start, end in both if start < end]
 
 
 def _check_clock(streams: Streams) -> None:

@@ -19,6 +19,8 @@ from imagewam_ros.data.lerobot_stats import image_statistics, vector_statistics
 
 VERSIONS = ("v3.0", "v2.1")
 STATE, ACTION, STAMP = "observation.state", "action", "observation.stamp_ns"
+INTERVENTION = "intervention"
+"""Which frames were corrected; data sets have it only where there are such frames."""
 CHUNK_SIZE = 1000
 """Files per folder (v3.0), episodes per folder (v2.1)."""
 
@@ -48,12 +50,13 @@ class LeRobotFormat:
 
 def tables_of(episodes: Sequence[StagedEpisode], tasks: Sequence[str], layout: LeRobotFormat) -> Iterator[pa.Table]:
     """Yield the table of each episode, frames numbered through."""
-    start = 0
+    start, marked = 0, has_corrections(episodes)
     for number, episode in enumerate(episodes):
         count = len(episode)
         rows = np.arange(count)
         yield pa.table(
             {
+                **({INTERVENTION: pa.array(episode.corrected)} if marked else {}),
                 STATE: vectors(episode.states, pa.float32()),
                 ACTION: vectors(episode.actions, pa.float32()),
                 STAMP: pa.array(episode.stamps_ns, pa.int64()),
@@ -65,6 +68,11 @@ def tables_of(episodes: Sequence[StagedEpisode], tasks: Sequence[str], layout: L
             }
         )
         start += count
+
+
+def has_corrections(episodes: Sequence[StagedEpisode]) -> bool:
+    """Whether any frame was corrected."""
+    return any(bool(episode.corrected.any()) for episode in episodes)
 
 
 def episode_statistics(episode: StagedEpisode, table: pa.Table, layout: LeRobotFormat) -> dict[str, Any]:

@@ -29,7 +29,10 @@ SAMPLED_IMAGES = 50
 
 @dataclass(frozen=True)
 class StagedEpisode:
-    """What is known of a staged episode without its pixels; states and actions are (frames, joints)."""
+    """What is known of a staged episode without its pixels; states and actions are (frames, joints).
+
+    corrected (frames,) tells the frames that a human, or an expert, corrected while a policy ran.
+    """
 
     folder: Path
     source: str
@@ -37,6 +40,7 @@ class StagedEpisode:
     stamps_ns: NDArray[np.int64]
     states: Floats
     actions: Floats
+    corrected: NDArray[np.bool_]
     shapes: Mapping[str, tuple[int, int, int]]
     histograms: Mapping[str, Histogram]
     sampled: int
@@ -60,7 +64,7 @@ def stage(
     crf: int,
     nonidle: list[list[int]],
 ) -> None:
-    """Write one episode. `columns` are stamps_ns (frames,), states and actions (frames, joints).
+    """Write one episode. `columns` are stamps_ns, corrected (frames,), states and actions (frames, joints).
 
     `images` are read once, frame by frame. Raises EpisodeError as the images do, or when there
     are not as many as stamps.
@@ -109,6 +113,7 @@ def load_staged(folder: Path) -> StagedEpisode:
         stamps_ns=table["stamps_ns"].to_numpy(),
         states=np.stack(table["states"].to_numpy()),
         actions=np.stack(table["actions"].to_numpy()),
+        corrected=table["corrected"].to_numpy(),
         shapes={camera: tuple(shape) for camera, shape in about["shapes"].items()},
         histograms={camera: np.array(counts) for camera, counts in about["histograms"].items()},
         sampled=about["sampled"],

@@ -31,7 +31,15 @@ def main(root: str, out: str) -> None:
         key: np.stack([(item[key].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for item in items])
         for key in dataset.meta.video_keys
     }
-    numbers = ("observation.state", "action", "action_is_pad", "observation.stamp_ns", "timestamp", "episode_index")
+    numbers = (
+        "observation.state",
+        "action",
+        "action_is_pad",
+        "observation.stamp_ns",
+        "timestamp",
+        "episode_index",
+        "intervention",
+    )
     np.savez(
         out,
         version=np.array([getattr(lerobot, "__version__", "")]),

@@ -16,7 +16,7 @@ from imagewam_ros import cli, convert
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.core.stats import Statistics
-from imagewam_ros.data.episode import EpisodeReader, EpisodeWriter, Provenance
+from imagewam_ros.data.episode import EpisodeReader, EpisodeWriter, Provenance, read_provenance
 from imagewam_ros.data.frames import read_frames
 from imagewam_ros.data.lerobot_convert import convert as convert_all
 from imagewam_ros.data.lerobot_import import import_dataset
@@ -92,6 +92,29 @@ def test_there_and_back(tmp_path: Path, version: str) -> None:
         for camera, images in mine.images.items():
             difference = np.abs(images.astype(int) - theirs.images[camera].astype(int))
             assert difference.mean() < 2.5, camera
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_corrections_stay_marked(tmp_path: Path, version: str) -> None:
+    """Whoever trains on the data set, we or the authors' code, learns from the corrected frames alone."""
+    at = [START_NS + frame * PERIOD_NS for frame in range(30)]
+    spans = ((at[4] - 1, at[15]), (at[20], at[27] + 1))
+    record(tmp_path / "in", "episode_0", interventions=spans)
+    record(tmp_path / "in", "episode_1")
+    (report, _) = run(tmp_path / "in", tmp_path / "set", version=version, idle_s=0.4)
+    ranges = json.loads((tmp_path / "set" / "nonidle_ranges.json").read_text())["episodes"]
+    assert ranges == {"0": [[9, 16], [20, 28]], "1": [[9, 30]]} and report.idle_frames == 9
+    info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
+    assert info["features"]["intervention"] == {"dtype": "bool", "shape": [1], "names": None}
+    back = [read_provenance(folder) for folder, _ in import_dataset(tmp_path / "set", tmp_path / "back", None)]
+    assert [about.interventions for about in back] == [((at[4], at[15]), (at[20], at[27])), ()]
+
+
+def test_without_corrections_no_column_says_so(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0")
+    run(tmp_path / "in", tmp_path / "set")
+    info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
+    assert "intervention" not in info["features"]
 
 
 def test_files_of_bounded_size_hold_several_episodes(tmp_path: Path) -> None:

@@ -26,9 +26,13 @@ CAMERAS = (("head", "head_camera/color/image_raw"), ("left_wrist", "left_wrist_c
 SCRIPT = Path(__file__).parent / "read_with_lerobot.py"
 
 
-def record(folder: Path, frames: int, task: str) -> Frames:
+CORRECTED_NS = (10**18 + 5 * PERIOD_NS, 10**18 + 12 * PERIOD_NS)
+"""What the first episode says was corrected."""
+
+
+def record(folder: Path, frames: int, task: str, **about: Any) -> Frames:
     y, x = np.mgrid[0:48, 0:64]
-    with EpisodeWriter(folder, Provenance("pair", task, JOINTS, CAMERAS, PERIOD_NS, 1.0)) as writer:
+    with EpisodeWriter(folder, Provenance("pair", task, JOINTS, CAMERAS, PERIOD_NS, 1.0, **about)) as writer:
         for i in range(frames):
             stamp = 10**18 + i * PERIOD_NS + i % 3 * 100_000
             for number, (camera, _) in enumerate(CAMERAS):
@@ -45,7 +49,10 @@ def test_lerobot_reads_what_we_convert(tmp_path: Path, version: str) -> None:
     name = f"IMAGEWAM_LEROBOT_{version.replace('.', '').upper()}"
     if name not in os.environ:
         pytest.skip(f"{name} names no Python with lerobot")
-    episodes = [record(tmp_path / "in" / f"episode_{i}", 23 + i, f"task {i % 2}") for i in range(3)]
+    spans = ((CORRECTED_NS,), (), ())
+    episodes = [
+        record(tmp_path / "in" / f"episode_{i}", 23 + i, f"task {i % 2}", interventions=spans[i]) for i in range(3)
+    ]
     list(convert(tmp_path / "in", tmp_path / "set", ConvertConfig(version=version), workers=1))
     command = [*shlex.split(os.environ[name]), str(SCRIPT), str(tmp_path / "set"), str(tmp_path / "read.npz")]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
@@ -58,9 +65,11 @@ def compare(read: dict[str, Any], episodes: list[Frames]) -> None:
     lengths = [len(episode) for episode in episodes]
     assert (int(read["fps"]), int(read["episodes"]), int(read["frames"])) == (20, len(episodes), sum(lengths))
     np.testing.assert_array_equal(read["episode_index"], np.repeat(np.arange(len(episodes)), lengths))
-    np.testing.assert_array_equal(
-        read["observation.stamp_ns"].ravel(), np.concatenate([one.stamps_ns for one in episodes])
-    )
+    stamps = np.concatenate([one.stamps_ns for one in episodes])
+    fixed = (stamps >= CORRECTED_NS[0]) & (stamps <= CORRECTED_NS[1]) & (read["episode_index"] == 0)
+    assert read["intervention"].dtype == bool and fixed.sum() == 8
+    np.testing.assert_array_equal(read["intervention"].ravel(), fixed)
+    np.testing.assert_array_equal(read["observation.stamp_ns"].ravel(), stamps)
     np.testing.assert_allclose(read["timestamp"], np.concatenate([np.arange(n) / 20 for n in lengths]), atol=1e-5)
     np.testing.assert_allclose(
         read["observation.state"], np.concatenate([one.positions for one in episodes]), atol=1e-6

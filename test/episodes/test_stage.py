@@ -18,6 +18,7 @@ def staged(folder, frames=6, images=None, size=(16, 16), cameras=("head",), task
     counted = np.arange(2.0 * frames).reshape(frames, 2)
     pictures = [{name: np.full((*size, 3), 10 * i, np.uint8) for name in cameras} for i in range(images or frames)]
     columns = {"stamps_ns": np.arange(frames) * 50_000_000, "states": counted, "actions": counted + 1}
+    columns["corrected"] = np.arange(frames) > 3
     stage(folder, folder.name, task, columns, pictures, 20, 18, [[0, frames]])
     return load_staged(folder)
 
@@ -26,6 +27,7 @@ def test_what_was_staged_is_loaded(tmp_path):
     episode = staged(tmp_path / "a")
     assert len(episode) == 6 and episode.task == "wave" and episode.shapes == {"head": (16, 16, 3)}
     assert np.array_equal(episode.actions, episode.states + 1)
+    assert episode.corrected.tolist() == [False] * 4 + [True] * 2
     assert episode.nonidle == [[0, 6]] and episode.video("head").is_file()
     assert episode.histograms["head"].sum() == 3 * 16 * episode.sampled
     assert not list(tmp_path.glob("*.part"))
