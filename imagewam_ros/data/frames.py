@@ -13,9 +13,7 @@ from imagewam_ros.core.schema import Floats
 from imagewam_ros.core.sync import SyncConfig
 from imagewam_ros.data.bag_streams import frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import Provenance
-
-RATE_TOLERANCE = 0.1
-"""The frames' median spacing may differ from the policy's period by this part of it."""
+from imagewam_ros.data.judge import RATE_TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag_streams import Plan, Streams, frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import LABELS, Provenance, read_provenance
-from imagewam_ros.data.frames import RATE_TOLERANCE
 from imagewam_ros.data.interventions import corrected, lessons
+from imagewam_ros.data.judge import at_rate, check_clock
 from imagewam_ros.data.lerobot_stage import stage
 from imagewam_ros.data.report import EpisodeReport, describe, nonidle_ranges, segments
 
 SHARED = ("robot", "joint_names", "period_ns", "first_row_offset_periods", "latency_ns")
 """Fields of the provenance in which all episodes of a data set agree."""
-
-
-MOST_LATE = 0.02
-"""Share of a stream's messages that may be older than the one before."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +75,8 @@ def _stage_parts(
     _check_shared(about, shared, config)
     streams = read_streams(directory)
     streams = dataclasses.replace(streams, provenance=with_latency(streams.provenance, config))
-    _check_clock(streams)
-    plan = _at_rate(plan_frames(streams), streams.provenance.period_ns)
+    check_clock(streams)
+    plan = at_rate(plan_frames(streams), streams.provenance.period_ns)
     describe(report, streams, plan)
     for number, (name, part) in enumerate(_parts(directory.name, plan, streams, config, report)):
         single = dataclasses.replace(report, name=name, frames=len(part)) if number or name != report.name else report
@@ -115,24 +109,6 @@ def _parts(
     if not parts:
         raise EpisodeError(f"shorter than {config.shortest_s:g} s: {len(plan)} frames in {len(ranges)} stretches")
     return parts
-
-
-def _at_rate(plan: Plan, period_ns: int) -> Plan:
-    """Return one frame per period: all of them, or every n-th of faster cameras. Raises EpisodeError otherwise."""
-    spacing_ns = float(np.median(np.diff(plan.stamps_ns))) if len(plan) > 1 else float(period_ns)
-    every = round(period_ns / spacing_ns)
-    if every < 1 or abs(every * spacing_ns - period_ns) > RATE_TOLERANCE * period_ns:
-        raise EpisodeError(
-            f"frames are {spacing_ns / 1e6:.1f} ms apart, the period is {period_ns / 1e6:.1f} ms: mixed rates? "
-            "set the recorder's period_s to the cameras' period, or to a multiple of it"
-        )
-    if every == 1:
-        return plan
-    kept = [0]
-    for row, stamp in enumerate(plan.stamps_ns.tolist()):
-        if stamp - plan.stamps_ns[kept[-1]] > (every - 0.5) * spacing_ns:
-            kept.append(row)
-    return plan.part(np.array(kept))
 
 
 def _stage_part(
@@ -172,15 +148,6 @@ def _taught(kept: list[list[int]], taught: list[slice]) -> list[list[int]]:
     """What of the ranges [start, end) to keep may be learned from."""
     both = [[max(start, rows.start), min(end, rows.stop)] for start, end in kept for rows in taught]
     return [[start, end] for start, end in both if start < end]
-
-
-def _check_clock(streams: Streams) -> None:
-    for topic, late in streams.late.items():
-        if late > MOST_LATE * len(streams.received_ns[topic]):
-            raise EpisodeError(
-                f"{late} of {len(streams.received_ns[topic])} stamps of {topic} are not newer than the one before; "
-                "did the clock jump, or do two drivers publish there?"
-            )
 
 
 def _check_label(about: Provenance, config: ConvertConfig) -> None:
