@@ -41,7 +41,7 @@ class Streams:
     images maps each camera to the stamps of its images. dense says that the actions are samples
     of a command stream, to be interpolated, and not one target per frame. received_ns is the
     time of arrival of every message, by topic. late counts, by topic, the messages whose stamp was
-    not newer than the one before; they are left out, as the live path does.
+    not newer than the one before of the same camera, or of the same joints: drivers may share a topic.
     """
 
     directory: Path
@@ -107,8 +107,8 @@ def read_streams(directory: Path) -> Streams:
             f"{directory} holds no samples of {', '.join(silent)}; found {found}. Was the topic recorded?"
         )
     joints, actions = (_motion(samples[topic], about, directory) for _, topic in roles)
-    kept = {topic: len(stamps[name]) for topic, name in cameras.items()}
-    kept |= {about.joint_topic: len(joints.stamps_ns), about.action_topic: len(actions.stamps_ns)}
+    late = {topic: len(received[topic]) - len(stamps[name]) for topic, name in cameras.items()}
+    late |= {topic: _late(messages, about.joint_names) for topic, messages in samples.items()}
     return Streams(
         directory=directory,
         provenance=about,
@@ -117,7 +117,7 @@ def read_streams(directory: Path) -> Streams:
         actions=actions,
         dense=kinds[about.action_topic] == COMMAND,
         received_ns={topic: np.array(values, dtype=np.int64) for topic, values in received.items()},
-        late={topic: late for topic, count in kept.items() if (late := len(received[topic]) - count)},
+        late={topic: count for topic, count in late.items() if count},
     )
 
 
@@ -208,8 +208,7 @@ def _motion(samples: list[tuple[int, Any]], about: Provenance, directory: Path) 
     stamps: list[int] = []
     try:
         for stamp_ns, message in samples:
-            names = message.joint_names if hasattr(message, "joint_names") else message.name
-            merge.add(stamp_ns, names, message.position, message.velocity)
+            merge.add(stamp_ns, _names(message), message.position, message.velocity)
             if merge.complete and _keep_newer(stamps, merge.state.stamp_ns):
                 kept.append(merge.state.position)
         if not kept:
@@ -217,6 +216,20 @@ def _motion(samples: list[tuple[int, Any]], about: Provenance, directory: Path) 
     except (EmbodimentMismatch, StaleObservation) as error:
         raise EpisodeError(f"{directory}: {error}") from error
     return Motion(np.array(stamps, dtype=np.int64), np.stack(kept))
+
+
+def _late(samples: list[tuple[int, Any]], joint_names: tuple[str, ...]) -> int:
+    """Messages whose stamp is not newer than the one before of the same joints. Those of other joints do not count."""
+    seen: dict[tuple[str, ...], list[int]] = {}
+    late = 0
+    for stamp_ns, message in samples:
+        ours = tuple(name for name in _names(message) if name in joint_names)
+        late += bool(ours) and not _keep_newer(seen.setdefault(ours, []), stamp_ns)
+    return late
+
+
+def _names(message: Any) -> list[str]:
+    return list(message.joint_names if hasattr(message, "joint_names") else message.name)
 
 
 def _actions(streams: Streams, shutters: Stamps) -> tuple[NDArray[np.bool_], Floats]:

@@ -222,6 +222,67 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
     assert report["details"][0]["streams"]["joints"]["rate_hz"] == pytest.approx(100, rel=0.01)
 
 
+def by_drivers(root: Path, rates_hz: dict[tuple[str, ...], int], seconds: int = 2) -> Path:
+    """An episode whose joints come on one topic in messages of several drivers, each at its own rate.
+
+    Where rates agree stamps are equal; joint i moves by i + 1 rad/s.
+    """
+    about = Provenance("pair", "x", JOINTS, CAMERAS, PERIOD_NS, 1.0)
+    samples = [(round(i * 1e9 / hz), names) for names, hz in rates_hz.items() for i in range(seconds * hz + 1)]
+    with EpisodeWriter(root / "episode_0", about) as writer:
+        for stamp, names in sorted(samples, key=lambda sample: sample[0]):
+            moved = np.array([JOINTS.index(name) + 1 if name in JOINTS else 0.0 for name in names]) * stamp / 1e9
+            writer.joints(JointState(START_NS + stamp, names, moved, np.zeros(len(names))))
+        for i in range(20 * seconds):
+            for camera, _ in CAMERAS:
+                writer.image(camera, START_NS + i * PERIOD_NS, picture(camera, i))
+            writer.action(START_NS + i * PERIOD_NS, np.zeros(2))
+        writer.finish("success")
+    return root
+
+
+@pytest.mark.parametrize(
+    "rates_hz",
+    [
+        {JOINTS[:1]: 200, JOINTS[1:]: 200},
+        {JOINTS[:1]: 200, JOINTS[1:]: 30},
+        {JOINTS: 200, ("torso_lift", "torso_turn"): 50},
+        {JOINTS[:1]: 200, JOINTS[1:]: 200, JOINTS: 10},
+    ],
+    ids=["two broadcasters", "slow gripper", "torso on the same topic", "one driver repeats the others"],
+)
+def test_joints_may_come_in_several_messages(tmp_path: Path, rates_hz: dict[tuple[str, ...], int]) -> None:
+    (report,) = run(by_drivers(tmp_path / "in", rates_hz), tmp_path / "set")
+    assert report.accepted, report.reason
+    assert report.late_messages == {} and report.frames >= 38
+    (folder, _), *_ = import_dataset(tmp_path / "set", tmp_path / "back", None)
+    frames = read_frames(folder)
+    seconds = (frames.stamps_ns - START_NS) / 1e9
+    np.testing.assert_allclose(frames.positions, np.stack([seconds, 2 * seconds], axis=1), atol=2 / 200 + 1e-6)
+
+
+def test_a_driver_that_repeats_itself_is_late(tmp_path: Path) -> None:
+    """Each driver is judged by its own messages: the left one sends every third stamp twice."""
+    root = by_drivers(tmp_path / "in", {JOINTS[:1]: 100, JOINTS[1:]: 100})
+    about = read_provenance(root / "episode_0")
+    samples = list(EpisodeReader(root / "episode_0").samples())
+    with EpisodeWriter(root / "episode_1", about) as writer:
+        repeated = 0
+        for stream, stamp_ns, value in samples:
+            if stream == "joints":
+                writer.joints(value)
+                if value.joint_names == JOINTS[:1] and stamp_ns // 10**7 % 3 == 0:
+                    writer.joints(value)
+                    repeated += 1
+            elif stream == "action":
+                writer.action(stamp_ns, value.position)
+            else:
+                writer.image(stream, stamp_ns, value)
+        writer.finish("success")
+    good, late = run(root, tmp_path / "set")
+    assert good.accepted and re.match(f"{repeated} of {402 + repeated} stamps of joint_states are not", late.reason)
+
+
 def test_faster_cameras_give_every_nth_frame(tmp_path: Path) -> None:
     record(tmp_path / "in", "episode_0", frames=60, skip=(31,), period_ns=2 * PERIOD_NS)
     (report,) = run(tmp_path / "in", tmp_path / "set", split_holes=True)
