@@ -10,6 +10,8 @@ MOST_LATE = 0.02
 """Share of a stream's messages that may be older than the one before."""
 RATE_TOLERANCE = 0.1
 """The frames' median spacing may differ from the policy's period by this part of it."""
+IDLE_STEP, IDLE_S = 1e-3, 0.5
+"""Idle means that no joint moves by more than this (rad or m per frame) for so many seconds."""
 
 
 def check_clock(streams: Streams) -> None:

@@ -11,7 +11,7 @@ from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag_streams import Plan, Streams, frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import LABELS, Provenance, read_provenance
 from imagewam_ros.data.interventions import corrected, lessons
-from imagewam_ros.data.judge import at_rate, check_clock
+from imagewam_ros.data.judge import IDLE_S, IDLE_STEP, at_rate, check_clock
 from imagewam_ros.data.lerobot_stage import stage
 from imagewam_ros.data.report import EpisodeReport, describe, nonidle_ranges, segments
 
@@ -33,8 +33,8 @@ class ConvertConfig:
     labels: tuple[str, ...] = ("success",)
     crf: int = 18
     horizon: int = 16
-    idle_step: float = 1e-3
-    idle_s: float = 0.5
+    idle_step: float = IDLE_STEP
+    idle_s: float = IDLE_S
     trim_idle: bool = False
     split_holes: bool = False
     shortest_s: float = 1.0
