@@ -29,6 +29,10 @@ class EpisodeError(ImageWamError):
     """A recording is missing, unlabelled, unfinished or damaged."""
 
 
+class DiskError(ImageWamError):
+    """A disk is full, read-only or failing."""
+
+
 class CheckpointError(ImageWamError):
     """A checkpoint cannot be read, is incomplete or belongs to another model."""
 
