@@ -15,6 +15,7 @@ import yaml
 from imagewam_ros import importer
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.core.spaces import PoseFormat, names
 from imagewam_ros.importer import import_checkpoint
 from imagewam_ros.model import factory, hub
@@ -395,7 +396,6 @@ def test_libero_drives_one_arm_by_its_steps(libero, tmp_path):
     [
         ({}, "drives one arm, robot 'sim_cell' has two; choose with --arm left or right"),
         ({"layout": "compact_288x256"}, "trains on images of 224x448, layout compact_288x256 is 288x256"),
-        ({"robot": "ur5e", "driving": Driving(arm="left")}, "turns between 0 and 0.8 rad, and which of them is closed"),
     ],
 )
 def test_libero_that_is_not_decided_is_refused(libero, tmp_path, change, text):
@@ -405,10 +405,20 @@ def test_libero_that_is_not_decided_is_refused(libero, tmp_path, change, text):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_gripper_that_closes_upwards(libero, tmp_path):
-    driving = Driving(arm="left", robot_gripper=(0.8, 0.0))
+@pytest.mark.parametrize("robot_gripper", [None, (0.8, 0.0)])
+def test_a_gripper_that_closes_upwards(libero, tmp_path, robot_gripper):
+    driving = Driving(arm="left", robot_gripper=robot_gripper)
     contract = import_checkpoint(libero, tmp_path / "out", ImportOptions(1, 0.0, robot="ur5e", driving=driving))
-    assert contract.action[1].gripper.to_robot(np.array([1.0])) == 0.0
+    assert contract.action[1].gripper.to_robot(np.array([[1.0], [0.0]])).tolist() == [0.0, 0.8]
+
+
+def test_a_gripper_that_turns_and_does_not_say_where_it_is_open_is_refused(libero, tmp_path):
+    robot = tmp_path / "mine.yaml"
+    robot.write_text((share_dir() / "config" / "robots" / "ur5e.yaml").read_text().replace(" open: lower,", ""))
+    options = ImportOptions(1, 0.0, robot=str(robot), driving=Driving(arm="left"))
+    text = "turns between 0 and 0.8 rad, and which of them is closed is not said; say open: upper or open: lower in"
+    with pytest.raises(ConfigError, match=text):
+        import_checkpoint(libero, tmp_path / "out", options)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from imagewam_ros.bench_reference import sizes
 from imagewam_ros.control.timeline import MergeConfig
 from imagewam_ros.core.config import build
 from imagewam_ros.core.contract import Mosaic, Tile
-from imagewam_ros.core.embodiment import Joint, load_embodiment
+from imagewam_ros.core.embodiment import Gripper, Joint, load_embodiment
 from imagewam_ros.core.errors import ConfigError, DeviceError, EpisodeError, ImageWamError, StaleObservation
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.sync import SyncConfig, Synchroniser
@@ -43,6 +43,7 @@ ASKED: list[tuple[str, str, type[ImageWamError], Callable[[], object]]] = [
     ("camera 'haed'", "head", ConfigError, lambda: load_embodiment("sim_cell").camera("haed")),
     ("arm 'lefty'", "left", ConfigError, lambda: load_embodiment("sim_cell").arm_slice("lefty")),
     ("unit 'rads'", "rad", ConfigError, lambda: Joint("a", 0, 1, 1, 1, 1, unit="rads")),
+    ("open 'uper'", "upper", ConfigError, lambda: Gripper("a", 0, 1, 1, 1, 1, open="uper")),
     ("key 'max_ages_s'", "max_age_s", ConfigError, lambda: build(SyncConfig, {"max_ages_s": 1.0}, "x.yaml")),
     ("checkpoint 'tinny'", "tiny", ImageWamError, lambda: find_checkpoint("tinny")),
     (

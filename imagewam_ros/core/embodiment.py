@@ -18,7 +18,9 @@ from imagewam_ros.core.schema import Floats, frozen
 UNITS = ("rad", "m")
 
 GRIPPERS = ("commands", "percent", "gripper_command", "parallel_gripper_command")
-"""Ways to a gripper: its controller's topic in m or in per cent of its range, or one of two actions of control_msgs."""
+"""Ways to a gripper: its controller's topic in its unit or in per cent open, or one of two actions of control_msgs."""
+
+BOUNDS = ("upper", "lower")
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,34 @@ class Joint:
 
 
 @dataclass(frozen=True)
+class Gripper(Joint):
+    """A commanded gripper. open is the bound at which it is open, upper or lower; not said, it is the upper one."""
+
+    open: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.open not in (None, *BOUNDS):
+            raise ConfigError(f"gripper {self.name!r}: {unknown_name('open', str(self.open), BOUNDS)}")
+
+    @property
+    def opened(self) -> float:
+        """Position at which it is open, in its unit."""
+        return self.lower if self.open == "lower" else self.upper
+
+    @property
+    def closed(self) -> float:
+        """Position at which it is closed, in its unit."""
+        return self.upper if self.open == "lower" else self.lower
+
+
+@dataclass(frozen=True)
 class Arm:
     """One arm: its revolute joints from base to wrist, its gripper, the frame of its tool."""
 
     side: str
     joints: tuple[Joint, ...]
-    gripper: Joint
+    gripper: Gripper
     tool_frame: str
 
     @property

@@ -148,11 +148,12 @@ def _one_arm(robot: Embodiment, driving: Driving) -> Arm:
 
 def _scale(arm: Arm, driving: Driving, model: tuple[float, float], threshold: float | None = None) -> GripperScale:
     """Scale between the model's closed and opened and the robot's. Raises ConfigError where the robot's is open."""
-    closed, opened = driving.robot_gripper or (arm.gripper.lower, arm.gripper.upper)
-    if driving.robot_gripper is None and arm.gripper.unit != "m":
+    closed, opened = driving.robot_gripper or (arm.gripper.closed, arm.gripper.opened)
+    if driving.robot_gripper is None and arm.gripper.open is None and arm.gripper.unit != "m":
         raise ConfigError(
             f"gripper {arm.gripper.name!r} turns between {arm.gripper.lower:g} and {arm.gripper.upper:g} rad, and "
-            "which of them is closed is not said; say --robot-gripper CLOSED OPENED"
+            "which of them is closed is not said; say open: upper or open: lower in the robot's YAML, or "
+            "--robot-gripper CLOSED OPENED"
         )
     model = driving.gripper or model
     return GripperScale(model[:1], model[1:], closed, opened, threshold)

@@ -44,14 +44,14 @@ class Grippers(Protocol):
 
 
 class GripperTopics:
-    """One value per period to each gripper's forward controller: metres, or per cent of the range."""
+    """One value per period to each gripper's forward controller: its position, or how far it is open in per cent."""
 
     def __init__(self, node: ManagedNode, robot: Embodiment, percent: bool) -> None:
         self._parts = []
         for arm in robot.arms:
             publisher = node.publisher(Float64MultiArray, topics.gripper(arm.side), qos.COMMANDS)
             place = robot.arm_slice(arm.side).stop - 1
-            scale, zero = 100 / (arm.gripper.upper - arm.gripper.lower), arm.gripper.lower
+            scale, zero = 100 / (arm.gripper.opened - arm.gripper.closed), arm.gripper.closed
             self._parts.append((arm.side, publisher, place, (scale, zero) if percent else (1.0, 0.0)))
 
     def send(self, command: Command) -> None:
@@ -73,7 +73,7 @@ class _Goal(NamedTuple):
 
 
 class GripperActions:
-    """Goals to each gripper's action server; `make_goal(arm, position in m)` fills one."""
+    """Goals to each gripper's action server; `make_goal(arm, position)` fills one."""
 
     def __init__(self, node: ManagedNode, robot: Embodiment, kind: Any, make_goal: Callable[[Arm, float], Any]) -> None:
         self._node, self._make_goal = node, make_goal
@@ -133,16 +133,16 @@ def make_grippers(kind: str, node: ManagedNode, robot: Embodiment, effort: float
     if kind == "gripper_command":
         action = _action("GripperCommand", kind)
 
-        def plain(arm: Arm, position_m: float) -> Any:
+        def plain(arm: Arm, position: float) -> Any:
             goal = action.Goal()
-            goal.command.position, goal.command.max_effort = position_m, effort
+            goal.command.position, goal.command.max_effort = position, effort
             return goal
 
         return GripperActions(node, robot, action, plain)
     action = _action("ParallelGripperCommand", kind)
 
-    def named(arm: Arm, position_m: float) -> Any:
-        state = JointState(name=[arm.gripper.name], position=[position_m], effort=[effort] if effort else [])
+    def named(arm: Arm, position: float) -> Any:
+        state = JointState(name=[arm.gripper.name], position=[position], effort=[effort] if effort else [])
         return action.Goal(command=state)
 
     return GripperActions(node, robot, action, named)

@@ -161,7 +161,8 @@ class CartesianOperator:
         near = np.clip(moved, measured[arm] - config.lead_rad, measured[arm] + config.lead_rad)
         self._target[arm] = np.clip(near, limits.lower[arm], limits.upper[arm])
 
-        stroke = (limits.upper[gripper] - limits.lower[gripper]) * config.gripper_share_s * elapsed_s
+        fingers = self._embodiment.arms[row].gripper
+        stroke = (fingers.opened - fingers.closed) * config.gripper_share_s * elapsed_s
         wished = self._target[gripper] + stroke * jog.gripper[row]
         self._target[gripper] = np.clip(wished, limits.lower[gripper], limits.upper[gripper])
 

@@ -24,7 +24,7 @@ class LeaderArm:
 
     joint_names: as the leader's driver says them; empty: the robot's own names. position =
     sign * reading + offset_rad for arm joints; gripper_closed and gripper_open are the leader's
-    readings that stand for the follower's bounds, equal values: the reading is in m already.
+    readings that stand for the follower's closed and open, equal values: the reading is the follower's already.
     """
 
     joint_names: tuple[str, ...] = ()
@@ -61,6 +61,7 @@ class LeaderMap:
         """Check the mapping against the robot. Raises ConfigError."""
         self.slice = embodiment.arm_slice(side)
         joints = embodiment.joints[self.slice]
+        gripper = next(a.gripper for a in embodiment.arms if a.side == side)
         self.joint_names = arm.joint_names or tuple(joint.name for joint in joints)
         count = len(joints)
         for name, values in (("joint_names", self.joint_names), ("signs", arm.signs), ("offsets_rad", arm.offsets_rad)):
@@ -72,9 +73,8 @@ class LeaderMap:
         scale, offset = np.ones(count), np.zeros(count)
         scale[:-1], offset[:-1] = arm.signs or 1.0, arm.offsets_rad or 0.0
         if arm.gripper_closed != arm.gripper_open:
-            gripper = joints[-1]
-            scale[-1] = (gripper.upper - gripper.lower) / (arm.gripper_open - arm.gripper_closed)
-            offset[-1] = gripper.lower - scale[-1] * arm.gripper_closed
+            scale[-1] = (gripper.opened - gripper.closed) / (arm.gripper_open - arm.gripper_closed)
+            offset[-1] = gripper.closed - scale[-1] * arm.gripper_closed
         self._scale, self._offset = frozen(scale), frozen(offset)
 
     def positions(self, reading: JointState) -> Floats:

@@ -10,6 +10,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.core.schema import ActionChunk
 from imagewam_ros.core.schema import JointState as Joints
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
@@ -75,6 +76,17 @@ def test_grippers_in_per_cent_of_their_range(spawn, probe) -> None:
     assert heard["left"][-1].data[0] == pytest.approx(50.0)
     driver.grip(0.04, 0.0)
     assert probe.until(lambda: heard["left"][-1].data[0] > 99.9 and heard["right"][-1].data[0] < 0.1)
+
+
+def test_a_hundred_per_cent_is_open_whichever_bound_that_is(spawn, probe, tmp_path) -> None:
+    robot = tmp_path / "mine.yaml"
+    shipped = (share_dir() / "config" / "robots" / "sim_cell.yaml").read_text()
+    robot.write_text(shipped.replace("_gripper, unit: m,", "_gripper, unit: m, open: lower,"))
+    driver, heard = Driver(spawn, probe, grippers="percent", robot=robot), listen(probe, "topics")
+    driver.start()
+    assert probe.until(lambda: heard["left"] and heard["right"])
+    driver.grip(0.04, 0.0)
+    assert probe.until(lambda: heard["left"][-1].data[0] < 0.1 and heard["right"][-1].data[0] > 99.9)
 
 
 @pytest.mark.skipif(INSTALLED, reason="control_msgs is installed")
