@@ -97,10 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return run_session(arguments)
     arguments.episodes = EPISODES if arguments.episodes is None else arguments.episodes
-    if arguments.mode not in MODES:
-        raise ConfigError(unknown_name("mode", arguments.mode, MODES))
-    if is_remote(arguments.policy) and (arguments.mode == "graph" or arguments.graph_episodes):
-        raise ConfigError("the ROS graph runs checkpoints, not servers; evaluate a server with --mode process")
+    check_mode(arguments)
     names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task or ["tray_lift"]))
     for name in names:
         find_task(name)
@@ -116,6 +113,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         _report(arguments, lines, outcomes)
     return 0 if all(line["successes"] >= 0.9 * line["episodes"] for line in lines) else 1
+
+
+def check_mode(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for a mode that is unknown or cannot play what is asked."""
+    if arguments.mode not in MODES:
+        raise ConfigError(unknown_name("mode", arguments.mode, MODES))
+    if is_remote(arguments.policy) and (arguments.mode == "graph" or arguments.graph_episodes):
+        raise ConfigError("the ROS graph runs checkpoints, not servers; evaluate a server with --mode process")
+    if arguments.mode == "graph" and (arguments.against or set(arguments.condition) - {"all", "normal"}):
+        raise ConfigError(
+            "the ROS graph plays one policy under normal conditions; spoilt images or words (--condition) and the "
+            "paired comparison (--against) need --mode process, perhaps with --graph-episodes beside it"
+        )
 
 
 def checked_seeds(first: int, episodes: int) -> range:

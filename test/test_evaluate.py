@@ -115,6 +115,14 @@ def test_a_server_is_evaluated_on_the_same_seeds() -> None:
     assert {seen["prompt"] for seen in server.seen} == {"lift the tray with both hands"}
 
 
+@pytest.mark.parametrize("words", [("--condition", "normal", "grey"), ("--against", "tiny")])
+def test_what_the_graph_cannot_play_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="the ROS graph plays one policy under normal conditions"):
+        evaluate.run(parse("--policy", "tiny", "--mode", "graph", *words))
+    evaluate.check_mode(parse("--policy", "tiny", "--mode", "graph", "--condition", "normal"))
+    evaluate.check_mode(parse("--policy", "tiny", "--mode", "graph"))
+
+
 def test_a_server_is_not_for_the_graph() -> None:
     with pytest.raises(ConfigError, match="the ROS graph runs checkpoints, not servers"):
         evaluate.run(parse("--policy", "ws://127.0.0.1:1", "--mode", "graph"))
