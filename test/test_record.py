@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blank_message import blank_message
 
 from imagewam_ros import record
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
+from imagewam_ros.data.bag import Topic
 from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
 from imagewam_ros.data.frames import read_frames
+from imagewam_ros.data.interventions import lessons
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -79,8 +82,13 @@ def test_cut_off_recordings_are_recovered(tmp_path: Path, capsys: pytest.Capture
         record.run(parse("--recover", str(tmp_path)))
 
 
-def foreign_bag(folder: Path, action_topic: str = "/cell/leader/joint_states") -> Path:
-    """What `ros2 bag record` of a robot's topics gives: standard messages, nothing of ours in the metadata."""
+OURS = {"executor/event": "ExecutorEvent", "executor/status": "ExecutorStatus", "policy/action_chunk": "ActionChunk"}
+
+
+def foreign_bag(
+    folder: Path, action_topic: str = "/cell/leader/joint_states", ours: tuple[tuple[str, dict[str, object]], ...] = ()
+) -> Path:
+    """What `ros2 bag record` gives: 30 frames, one of `ours` per 100 ms, nothing of ours in the metadata."""
     robot = load_embodiment("sim_cell")
     cameras = tuple((camera.name, f"/cell/{camera.topic}") for camera in robot.cameras)
     about = Provenance("x", "x", robot.joint_names, cameras, 50_000_000, 1.0, joint_topic="/cell/joint_states")
@@ -90,6 +98,11 @@ def foreign_bag(folder: Path, action_topic: str = "/cell/leader/joint_states") -
                 writer.image(camera, i * 50_000_000, np.full((32, 32, 3), i, np.uint8))
             writer.joints(JointState(i * 50_000_000, robot.joint_names, np.full(14, i / 100), np.zeros(14)))
             writer.action(i * 50_000_000, np.full(14, (i + 1) / 100))
+        kinds = {topic: f"imagewam_ros/msg/{OURS[topic]}" for topic, _ in ours}
+        channels = {topic: writer._bag.add(Topic(f"/cell/{topic}", kind)) for topic, kind in kinds.items()}
+        for i, (topic, says) in enumerate(ours):
+            message = blank_message(kinds[topic], i * 100_000_000, **says)
+            writer._bag.write(channels[topic], i * 100_000_000, message)
         writer._bag.close({})
     return folder
 
@@ -105,6 +118,39 @@ def test_bags_of_other_programs_become_episodes(tmp_path: Path) -> None:
     frames = read_frames(folder)
     assert (frames.provenance.label, frames.provenance.instruction, len(frames)) == ("success", "wave", 30)
     np.testing.assert_allclose(frames.actions - frames.positions, 0.01)
+
+
+ADOPTED = ("--instruction", "wave", "--action-topic", "leader/joint_states")
+
+
+def test_adopted_bags_teach_what_was_corrected_alone(tmp_path: Path) -> None:
+    policy = ("executor/event", {"trigger": "accepted", "state": 1, "source": 0})
+    taken = ("executor/event", {"trigger": "take_over", "state": 4, "source": 255})
+    human = ("executor/event", {"trigger": "accepted", "state": 4, "source": 3})
+    back = ("executor/event", {"trigger": "release", "state": 2, "source": 255})
+    folder = foreign_bag(tmp_path / "bag", ours=(policy, taken, taken, human, human, human, back, policy))
+    assert record.run(parse("--label", "success", "--episode", str(folder), *ADOPTED)) == 0
+    about = read_provenance(folder)
+    assert (about.interventions, about.policy_ran) == (((300_000_000, 500_000_000),), True)
+    (rows,) = lessons(read_frames(folder).stamps_ns, about.interventions)
+    assert rows == slice(6, 11)
+
+
+@pytest.mark.parametrize(
+    ("topic", "says"), [("policy/action_chunk", {"source": 3}), ("executor/status", {"taken_over": ["left"]})]
+)
+def test_a_takeover_without_events_is_refused(tmp_path: Path, topic: str, says: dict[str, object]) -> None:
+    folder = foreign_bag(tmp_path / "bag", ours=((topic, says),))
+    text = f"a human took over, as /cell/{topic} says, but the bag holds no executor/event, .* record it too"
+    with pytest.raises(EpisodeError, match=text):
+        record.run(parse("--label", "success", "--episode", str(folder), *ADOPTED))
+
+
+@pytest.mark.parametrize(("source", "ran"), [(0, True), (2, False)])
+def test_a_policy_is_seen_by_its_chunks_where_there_are_no_events(tmp_path: Path, source: int, ran: bool) -> None:
+    folder = foreign_bag(tmp_path / "bag", ours=(("executor/status", {}), ("policy/action_chunk", {"source": source})))
+    assert record.run(parse("--label", "success", "--episode", str(folder), *ADOPTED)) == 0
+    assert read_provenance(folder).unaided is ran
 
 
 def test_two_robots_in_one_bag_are_not_guessed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,19 @@ import yaml
 
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EpisodeError, unknown_name
+from imagewam_ros.core.schema import Source
 from imagewam_ros.data.bag import METADATA, rewrite_custom
+from imagewam_ros.data.bag_read import messages
+from imagewam_ros.data.bag_types import typestore
 from imagewam_ros.data.episode import CUSTOM_KEY, JOINT_TOPIC, Provenance, read_provenance
+from imagewam_ros.data.interventions import Corrections, event_topic
 
 LABELS = ("success", "failure", "discard")
+CHUNK, STATUS = "imagewam_ros/msg/ActionChunk", "imagewam_ros/msg/ExecutorStatus"
 
 
 def label_episode(directory: Path, label: str, instruction: str = "") -> Provenance:
-    """Change an episode's label, and its instruction where one is given.
+    """Change an episode's label, and its instruction where one is given; look anew who moved the arms.
 
     Raises EpisodeError for an unknown label or a folder that is no episode of ours.
     """
@@ -26,6 +31,7 @@ def label_episode(directory: Path, label: str, instruction: str = "") -> Provena
         raise EpisodeError(unknown_name("label", label, LABELS))
     about = read_provenance(directory)
     about = dataclasses.replace(about, label=label, instruction=instruction or about.instruction)
+    about = _with_corrections(about, directory)
     rewrite_custom(directory, {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))})
     return about
 
@@ -46,9 +52,9 @@ def adopt(
     """Say of a bag that another program recorded what an episode of ours says of itself.
 
     Cameras may be there raw or compressed, under the robot's topics with any leading namespace.
-    Raises EpisodeError naming topics that are missing.
+    Raises EpisodeError naming topics that are missing, also where a human took over and no event says when.
     """
-    found = [topic["topic_metadata"]["name"] for topic in _information(directory)["topics_with_message_count"]]
+    found = _kinds(directory)
     cameras = tuple((camera.name, _match(camera.topic, found, directory)) for camera in robot.cameras)
     about = Provenance(
         robot=robot.name,
@@ -61,8 +67,42 @@ def adopt(
         action_topic=_match(action_topic, found, directory),
         latency_ns=tuple((camera.name, camera.latency_ns) for camera in robot.cameras if camera.latency_s),
     )
+    if event_topic(found, about.joint_topic):
+        about = _with_corrections(about, directory)
+    else:
+        about = dataclasses.replace(about, policy_ran=_policy_seen(directory, found))
     rewrite_custom(directory, {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))})
     return about
+
+
+def _with_corrections(about: Provenance, directory: Path) -> Provenance:
+    """Say who moved the arms as the executor's events tell it; unchanged where none were recorded."""
+    topic = event_topic(_kinds(directory), about.joint_topic)
+    if not topic:
+        return about
+    found = Corrections.recorded(message.data for message in messages(directory, [topic]))
+    return dataclasses.replace(about, interventions=found.spans, policy_ran=found.policy_ran)
+
+
+def _policy_seen(directory: Path, kinds: Mapping[str, str]) -> bool:
+    """Whether a bag without events holds a policy's chunks. Raises EpisodeError where a human took over."""
+    seen = False
+    for message in messages(directory, [topic for topic, kind in kinds.items() if kind in (CHUNK, STATUS)]):
+        value: Any = typestore().deserialize_cdr(message.data, message.msgtype)
+        chunk = message.msgtype == CHUNK
+        if (chunk and value.source == Source.TAKEOVER) or (not chunk and value.taken_over):
+            raise EpisodeError(
+                f"{directory}: a human took over, as {message.topic} says, but the bag holds no executor/event, by "
+                "which corrections are found; record it too, or leave the bag out"
+            )
+        seen |= chunk and value.source < Source.TELEOP
+    return seen
+
+
+def _kinds(directory: Path) -> dict[str, str]:
+    """Type of each recorded topic."""
+    topics = [topic["topic_metadata"] for topic in _information(directory)["topics_with_message_count"]]
+    return {topic["name"]: topic["type"] for topic in topics}
 
 
 def _information(directory: Path) -> dict[str, Any]:

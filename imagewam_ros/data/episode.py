@@ -48,7 +48,8 @@ class Provenance:
     seed is the scene's, -1 where there is none. action_topic carries one target per frame, or the
     commands that were sent (ExecutorCommand). latency_ns maps streams (a camera, "joints") to how
     much later than the instant that they show their stamps are, as pairs. interventions are first and last
-    stamps of what a human or an expert corrected while a policy ran; see data/interventions.py.
+    stamps of what a human or an expert corrected while a policy ran; see data/interventions.py. policy_ran says
+    that chunks of a policy moved the arms.
     """
 
     robot: str
@@ -66,7 +67,13 @@ class Provenance:
     action_topic: str = ACTION_TOPIC
     latency_ns: tuple[tuple[str, int], ...] = ()
     interventions: tuple[tuple[int, int], ...] = ()
+    policy_ran: bool = False
     software: tuple[tuple[str, str], ...] = field(default_factory=lambda: software_versions())
+
+    @property
+    def unaided(self) -> bool:
+        """Whether a policy did it alone, so that nobody showed anything."""
+        return self.policy_ran and not self.interventions
 
     @classmethod
     def of(cls, robot: Embodiment, instruction: str, period_ns: int, **more: Any) -> "Provenance":

@@ -5,16 +5,28 @@ An episode without interventions is a demonstration and counts as a whole. One w
 its corrected frames alone: what the policy did before was not right, and what it did after is not shown by anyone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imagewam_ros.core.schema import Source
+from imagewam_ros.data.bag_types import typestore
+from imagewam_ros.data.chunk_message import stamp_ns
+
+EVENT = "imagewam_ros/msg/ExecutorEvent"
+TAKEOVER = 4
+"""ExecutorEvent's state while a human has an arm; see ExecutorStatus."""
 
 Span = tuple[int, int]
 """First and last stamp in ns, both included."""
 
 SHORTEST = 4
 """Corrections of fewer frames say nothing."""
+
+PAUSE_NS = 500_000_000
+"""A human who sends nothing for longer shows nothing meanwhile: the executor's own commander_timeout_s by default."""
 
 
 class SpanKeeper:
@@ -36,6 +48,55 @@ class SpanKeeper:
     def spans(self) -> tuple[Span, ...]:
         """All spans, the one that goes on included."""
         return (*self._spans, *([self._open] if self._open else ()))
+
+
+class Corrections:
+    """Who moved the arms, from the executor's events (ExecutorEvent) in the order of their arrival, live or recorded.
+
+    A correction begins with the first chunk of a human that is accepted after a takeover: an arm that waits for its
+    leader to match shows nothing. It ends with the last such chunk before the human hands the arms back, takes over
+    anew or pauses for PAUSE_NS. One arm is enough.
+    """
+
+    def __init__(self) -> None:
+        self.policy_ran = False
+        """Whether a chunk was accepted that no human made; one that a shadow compares is not."""
+        self._keeper, self._shown_ns = SpanKeeper(), 0
+
+    @classmethod
+    def recorded(cls, events: Iterable[bytes]) -> "Corrections":
+        """What serialised events say."""
+        found = cls()
+        for data in events:
+            found.hear(typestore().deserialize_cdr(data, EVENT))
+        return found
+
+    def hear(self, event: Any) -> None:
+        """Take an event, whether rclpy or a reader of bags made the message."""
+        now_ns, accepted = stamp_ns(event.header.stamp), event.trigger == "accepted"
+        self.policy_ran |= accepted and event.source < Source.TELEOP
+        if event.state != TAKEOVER or event.trigger == "take_over":
+            self._keeper.tell(now_ns, False)
+        elif accepted and event.source >= Source.TELEOP:
+            if not 0 <= now_ns - self._shown_ns <= PAUSE_NS:
+                self._keeper.tell(now_ns, False)
+            self._keeper.tell(now_ns, True)
+            self._shown_ns = now_ns
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All corrections, the one that goes on included."""
+        return self._keeper.spans
+
+
+def event_topic(kinds: Mapping[str, str], beside: str) -> str:
+    """Topic of the executor's events among a bag's topics and their types, empty where there is none.
+
+    Of several cells' that of the namespace of the topic `beside`.
+    """
+    cell = f"{beside.rpartition('/')[0]}/"
+    names = sorted(topic for topic, kind in kinds.items() if kind == EVENT)
+    return min(names, key=lambda name: (not name.startswith(cell), len(name)), default="")
 
 
 def corrected(stamps_ns: NDArray[np.int64], spans: Sequence[Span]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ Source: mcap.dev/spec.
 """
 
 import dataclasses
+import json
 import struct
 import zlib
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from zstandard import ZstdError
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import METADATA, PROVENANCE_RECORD, RESERVE, BagSummary, Topic, TopicCount, write_metadata
+from imagewam_ros.data.episode import CUSTOM_KEY
+from imagewam_ros.data.interventions import EVENT, Corrections, event_topic
 from imagewam_ros.data.mcap_file import MAGIC, index_records, tail
 from imagewam_ros.data.mcap_file import record as as_bytes
 
@@ -79,6 +82,7 @@ class _Scan:
         self.blocks: list[_Block] = []
         self.counts: dict[int, int] = {}
         self.metadata: dict[str, str] = {}
+        self.events: dict[str, list[bytes]] = {}
 
     @property
     def end(self) -> int:
@@ -111,15 +115,22 @@ class _Scan:
             if isinstance(record, Message):
                 index = block.indices.setdefault(record.channel_id, MessageIndex(record.channel_id, []))
                 index.records.append((record.log_time, offset))
+                self._hear(record)
             offset += _length(record)
         for channel, index in block.indices.items():
             self.counts[channel] = self.counts.get(channel, 0) + len(index.records)
         return block
 
+    def _hear(self, message: Message) -> None:
+        channel = self.channels[message.channel_id]
+        if self.schemas[channel.schema_id].name == EVENT:
+            self.events.setdefault(channel.topic, []).append(message.data)
+
 
 def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recovered:
     """Finish the recording in `directory` as far as it goes. `custom` joins what the file itself says.
 
+    The file's copy of the provenance is from the start; who moved the arms is read from the events.
     Raises EpisodeError when there is nothing to recover or it is whole already.
     """
     if (directory / METADATA).exists():
@@ -143,7 +154,7 @@ def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recover
         end_ns=max(block.chunk.message_end_time for block in scan.blocks),
         counts=[TopicCount(_topic(scan, channel), scan.counts.get(id, 0)) for id, channel in scan.channels.items()],
     )
-    write_metadata(directory, summary, {**scan.metadata, **(custom or {})})
+    write_metadata(directory, summary, {**scan.metadata, **_who_moved(scan), **(custom or {})})
     return Recovered(directory, sum(scan.counts.values()), size - scan.end)
 
 
@@ -179,6 +190,17 @@ def _tail(scan: _Scan) -> bytes:
     chunks = [block.record() for block in scan.blocks]
     behind = scan.end + len(index)
     return index + tail(behind, scan.schemas, scan.channels, chunks, scan.counts, 1 if scan.metadata else 0)
+
+
+def _who_moved(scan: _Scan) -> dict[str, str]:
+    """Provenance with what only the end of a recording would have said, where it is an episode of ours."""
+    about = json.loads(scan.metadata.get(CUSTOM_KEY, "{}"))
+    topic = event_topic(dict.fromkeys(scan.events, EVENT), about.get("joint_topic", ""))
+    if not about or not topic:
+        return {}
+    found = Corrections.recorded(scan.events[topic])
+    about |= {"interventions": found.spans, "policy_ran": found.policy_ran}
+    return {CUSTOM_KEY: json.dumps(about)}
 
 
 def _topic(scan: _Scan, channel: Channel) -> Topic:

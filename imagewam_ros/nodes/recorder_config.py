@@ -24,7 +24,8 @@ class RecorderConfig:
     """Where and what to record; recording.* says how.
 
     Cameras and joint states of the robot and action_topic must be published before an episode can
-    start; topics are recorded as far as they are. compressed takes the cameras' /compressed
+    start; topics are recorded as far as they are, and executor/event always: it tells what a human
+    corrected. compressed takes the cameras' /compressed
     topics. period_s is the policy's. first_row_offset_periods says when an action is due. In the
     simulator, instruction and task may stay empty: its own are taken.
     """

@@ -21,9 +21,9 @@ from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import rewrite_custom
 from imagewam_ros.data.bag_recorder import Recording
 from imagewam_ros.data.episode import CUSTOM_KEY, Provenance
-from imagewam_ros.data.interventions import SpanKeeper
-from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorStatus, SimStatus
-from imagewam_ros.nodes import messages, parameters, qos, topics
+from imagewam_ros.data.interventions import Corrections
+from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorEvent, SimStatus
+from imagewam_ros.nodes import parameters, qos, topics
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.recorder_config import RecorderConfig
@@ -56,8 +56,10 @@ class RecorderNode(ManagedNode):
         self._images = [self.resolve_topic_name(name) for name in images]
         self._joints = self.resolve_topic_name(topics.JOINT_STATES)
         self._action = self.resolve_topic_name(config.action_topic)
+        self._event = self.resolve_topic_name(topics.EVENT)
         self._required = [*self._images, self._joints, self._action]
-        names = dict.fromkeys([*self._required, *(self.resolve_topic_name(name) for name in config.topics if name)])
+        others = [self._event, *(self.resolve_topic_name(name) for name in config.topics if name)]
+        names = dict.fromkeys([*self._required, *others])
         self._raw = RawTopics(self, list(names), self._on_message)
         self.cleanup.callback(self._raw.close)
         self._status_out = self.publisher(EpisodeStatus, topics.EPISODE_STATUS, qos.STATUS)
@@ -103,7 +105,7 @@ class RecorderNode(ManagedNode):
         directory = Path(self._config.directory) / now.strftime("episode_%Y%m%d_%H%M%S_%f")
         about = self._provenance()
         recording = Recording(directory, _custom(about), self._config.recording)
-        self._directory, self._about, self._taken = directory, about, SpanKeeper()
+        self._directory, self._about, self._moved = directory, about, Corrections()
         self._streams = {name: recording.add(topic) for name, topic in self._raw.topics.items()}
         for name, (data, published_ns) in self._raw.latched.items():
             recording.put(self._streams[name], self.get_clock().now().nanoseconds, data, published_ns)
@@ -122,7 +124,10 @@ class RecorderNode(ManagedNode):
         self._state, self._reason = EpisodeStatus.SAVING, reason
         self._last = recording
         self._publish_status()
-        self._about = dataclasses.replace(self._about, label=label, interventions=self._taken.spans)
+        moved = self._moved
+        self._about = dataclasses.replace(
+            self._about, label=label, interventions=moved.spans, policy_ran=moved.policy_ran
+        )
         try:
             report = recording.stop(lambda: _custom(self._about))
         except EpisodeError as error:
@@ -156,9 +161,8 @@ class RecorderNode(ManagedNode):
         if not self._about.contract_hash and kind == "imagewam_ros/msg/ActionChunk":
             chunk = deserialize_message(data, ActionChunk)
             self._about = dataclasses.replace(self._about, contract_hash=chunk.contract_hash)
-        elif kind == "imagewam_ros/msg/ExecutorStatus":
-            status = deserialize_message(data, ExecutorStatus)
-            self._taken.tell(messages.stamp_ns(status.header.stamp), bool(status.taken_over))
+        elif name == self._event:
+            self._moved.hear(deserialize_message(data, ExecutorEvent))
 
     def _on_instruction(self, request: Any, response: Any) -> str:
         if self._recording:

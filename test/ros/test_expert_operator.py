@@ -10,10 +10,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import JointState, Source
+from imagewam_ros.data.bag_label import label_episode
 from imagewam_ros.data.episode import find_episodes, read_provenance
 from imagewam_ros.data.frames import read_frames
 from imagewam_ros.data.interventions import lessons
-from imagewam_ros.msg import EpisodeStatus, ExecutorStatus, SimStatus
+from imagewam_ros.msg import EpisodeStatus, ExecutorEvent, ExecutorStatus, SimStatus
 from imagewam_ros.nodes import messages, qos, topics
 from imagewam_ros.nodes.expert_operator import ExpertOperator
 from imagewam_ros.sim.cell import Cell
@@ -83,6 +84,7 @@ def test_a_takeover_by_the_expert_is_recorded_as_an_intervention(spawn, probe, t
     scene = probe.collect(SimStatus, topics.SIM_STATUS, qos.STATUS)
     told = probe.collect(String, topics.TELEOP_STATUS, qos.STATUS)
     status = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
+    events = probe.collect(ExecutorEvent, topics.EVENT, qos.COMMAND_LOG)
     episode = probe.collect(EpisodeStatus, topics.EPISODE_STATUS, qos.STATUS)
     time = {"use_sim_time": True}
     sim = spawn("imagewam_ros.nodes.sim_node", **time, speed=0.25, task="block_lift", seed=1002)
@@ -108,6 +110,9 @@ def test_a_takeover_by_the_expert_is_recorded_as_an_intervention(spawn, probe, t
     (folder,) = find_episodes(tmp_path)
     about = read_provenance(folder)
     assert len(about.interventions) == 1 and about.task == "block_lift" and about.label == "success"
+    first = next(event for event in events if event.trigger == "accepted")
+    assert about.interventions[0][0] == messages.stamp_ns(first.header.stamp), "the wait before it is none"
+    assert label_episode(folder, "success").interventions == about.interventions
     frames = read_frames(folder)
     (rows,) = lessons(frames.stamps_ns, about.interventions)
     assert rows.stop - rows.start > 40, "the correction is what training would read"

@@ -23,10 +23,13 @@ from std_srvs.srv import Trigger
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag_counts import COUNTS_KEY
+from imagewam_ros.data.bag_label import label_episode
 from imagewam_ros.data.bag_streams import frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import read_provenance
+from imagewam_ros.data.interventions import TAKEOVER
 from imagewam_ros.data.recover import recover
-from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorCommand, ExecutorStatus
+from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorCommand, ExecutorEvent, ExecutorStatus
+from imagewam_ros.nodes import qos
 from imagewam_ros.nodes.recorder_topics import adapted, message_class
 from imagewam_ros.srv import SetInstruction
 
@@ -208,7 +211,51 @@ def test_a_killed_recorder_leaves_a_recoverable_episode(spawn: Any, probe: Any, 
         read_provenance(folder)
     recover(folder)
     assert read_provenance(folder).instruction == "wave" and read_provenance(folder).label == ""
+    assert not read_provenance(folder).interventions and not read_provenance(folder).policy_ran
     assert len(read_streams(folder).joints.stamps_ns) > cell.sent["joints"] - 200
+
+
+TAKEOVER_RUN = (
+    (0, "accepted", ExecutorStatus.ACTIVE, ActionChunk.SOURCE_POLICY),
+    (100, "take_over", ExecutorStatus.TAKEOVER, ExecutorEvent.NO_CHUNK),
+    (2000, "accepted", ExecutorStatus.TAKEOVER, ActionChunk.SOURCE_TAKEOVER),
+    (2020, "accepted", ExecutorStatus.TAKEOVER, ActionChunk.SOURCE_TAKEOVER),
+    (2040, "release", ExecutorStatus.HOLDING, ExecutorEvent.NO_CHUNK),
+    (2100, "accepted", ExecutorStatus.ACTIVE, ActionChunk.SOURCE_POLICY),
+)
+"""Events of a run in which a human takes over after 0.1 s and has matched after 2 s: ms, trigger, state, source."""
+
+
+def test_a_takeover_survives_a_kill_of_the_recorder(spawn: Any, probe: Any, tmp_path: Path) -> None:
+    """The spans are the same live and after recovery, also where `topics` leaves the events out."""
+    cell = Cell(probe)
+    events = probe.node.create_publisher(ExecutorEvent, "executor/event", qos.COMMAND_LOG)
+    only = {"topics": "[policy/action_chunk]", "instruction": "wave", "recording__free_mb": 0}
+    process = spawn(MODULE, directory=str(tmp_path / "episodes"), **only)
+    statuses = latest(probe)
+    assert probe.change("recorder", "configure", "activate")
+    assert probe.until(lambda: cell.joints.get_subscription_count() and events.get_subscription_count())
+
+    def play() -> Path:
+        folder = Path(ask(probe, "start").message)
+        for at_ms, trigger, state, source in TAKEOVER_RUN:
+            event = ExecutorEvent(trigger=trigger, state=state, source=source)
+            event.header.stamp = Time(nanoseconds=at_ms * MS).to_msg()
+            events.publish(event)
+        assert probe.until(lambda: statuses[-1].messages == len(TAKEOVER_RUN), 60), statuses[-1]
+        return folder
+
+    whole = play()
+    assert ask(probe, "success").success
+    assert TAKEOVER == ExecutorStatus.TAKEOVER
+    assert read_provenance(whole).interventions == ((2000 * MS, 2020 * MS),) and read_provenance(whole).policy_ran
+    torn = play()
+    time.sleep(1.0)  # two flushes
+    process.kill()
+    recover(torn)
+    for folder in (torn, whole):
+        found = label_episode(folder, "success")
+        assert found.interventions == ((2000 * MS, 2020 * MS),) and found.policy_ran
 
 
 def test_a_full_disk_ends_the_episode_with_a_readable_bag(spawn: Any, probe: Any, tmp_path: Path) -> None:
