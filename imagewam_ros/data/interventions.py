@@ -55,7 +55,7 @@ class Corrections:
 
     A correction begins with the first chunk of a human that is accepted after a takeover: an arm that waits for its
     leader to match shows nothing. It ends with the last such chunk before the human hands the arms back, takes over
-    anew or pauses for PAUSE_NS. One arm is enough.
+    anew, something else stops the arms, or the human pauses for PAUSE_NS. One arm is enough.
     """
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ class Corrections:
         """Take an event, whether rclpy or a reader of bags made the message."""
         now_ns, accepted = stamp_ns(event.header.stamp), event.trigger == "accepted"
         self.policy_ran |= accepted and event.source < Source.TELEOP
-        if event.state != TAKEOVER or event.trigger == "take_over":
-            self._keeper.tell(now_ns, False)
+        if event.state != TAKEOVER or event.source not in tuple(Source):
+            self._keeper.tell(now_ns, False)  # events without a chunk stop the arms or hand them over
         elif accepted and event.source >= Source.TELEOP:
             if not 0 <= now_ns - self._shown_ns <= PAUSE_NS:
                 self._keeper.tell(now_ns, False)

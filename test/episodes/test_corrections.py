@@ -81,6 +81,7 @@ def test_a_new_takeover_and_a_pause_wait_again() -> None:
     again = [*shown(100, 200), Said(210, "take_over", TAKEOVER), *shown(400, 500)]
     assert spans_ms(again) == [(100, 200), (400, 500)]
     assert spans_ms(shown(100, 100 + pause, 101 + 2 * pause)) == [(100, 100 + pause), (101 + 2 * pause,) * 2]
+    assert spans_ms([*shown(100, 120), Said(130, "time_jump", TAKEOVER), *shown(140)]) == [(100, 120), (140, 140)]
     assert spans_ms(shown(900, 910, 300, 310)) == [(900, 910), (300, 310)], "time went back"
 
 
