@@ -55,6 +55,21 @@ class Arbiter:
             self._commanders[side] = Commander(chunk.source, now_ns)
         return replaced
 
+    def led(self, sides: tuple[str, ...]) -> bool:
+        """True where a human's chunks have moved all of `sides` since they were stopped last."""
+        return all(side in self._commanders and self._commanders[side].source is Source.TAKEOVER for side in sides)
+
+    def give_back(self, now_ns: int) -> tuple[str, ...]:
+        """The human lets go of the arms returned; policies move them again once they saw them after now_ns."""
+        sides = tuple(sorted(self.taken))
+        self.taken, self.keep_policy, self.not_before_ns = set(), True, now_ns
+        return sides
+
+    @property
+    def waiting(self) -> str:
+        """What the arms wait for."""
+        return f"a human has the {' and '.join(sorted(self.taken))} arm" if self.taken else "waiting for a chunk"
+
     def stopped(self, side: str) -> None:
         """The arm `side` was stopped: nobody commands it."""
         self._commanders.pop(side, None)
@@ -72,9 +87,9 @@ class Arbiter:
         return max(sources).name.lower() if sources else ""
 
     def _rank(self, chunk: ActionChunk, sides: tuple[str, ...], now_ns: int) -> "Verdict | None":
-        name, taken = chunk.source.name.lower(), " and ".join(sorted(self.taken))
-        if chunk.source is not Source.TAKEOVER and taken and not (sides and self.keep_policy):
-            return Verdict(False, f"{name} is refused: a human has the {taken} arm; release it first", "priority")
+        name = chunk.source.name.lower()
+        if chunk.source is not Source.TAKEOVER and self.taken and not (sides and self.keep_policy):
+            return Verdict(False, f"{name} is refused: {self.waiting}; release it first", "priority")
         for side in sides:
             other = self._commanders.get(side)
             if other is None or chunk.source >= other.source:

@@ -118,7 +118,7 @@ class _Life:
         self.tally.velocity_jump = max(self.tally.velocity_jump, float(jump.max()))
 
     def _interfere(self) -> None:
-        """Hold, fault, clock jump, each about once in a few seconds of a rough life."""
+        """Hold, fault, clock jump, end of a takeover, each about once in a few seconds of a rough life."""
         if not self.rough or self.rng.random() > 1.5 / self.robot.control_rate_hz:
             return
         before = self.executor.reference().velocity
@@ -129,6 +129,8 @@ class _Life:
                 before = self.executor.reference().velocity
         elif self.executor.state is State.HOLDING:
             self.executor.resume()
+        elif self.executor.state is State.TAKEOVER and self.rng.random() < 0.5:
+            self.executor.release(self.now_ns)
         elif self.rng.random() < 0.5:
             self.executor.hold("campaign")
         else:

@@ -99,7 +99,8 @@ class Executor:
         """Stop softly; `step` goes on until the arms rest, then the state is inactive."""
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             return
-        self._stop()
+        self._stop_arms(self._mover.sides)
+        self._arbiter.give_back(now_ns)
         self._stopping = True
         if self._mover.at_rest:
             self._go(State.INACTIVE, "deactivate", "deactivated at rest")
@@ -109,20 +110,21 @@ class Executor:
     def hold(self, reason: str, trigger: str = "hold") -> None:
         """Stop softly and refuse chunks until `resume`."""
         if self._state in OBEYING and not self._latched:
-            self._stop()
+            self._stop_arms(self._mover.sides)
             self._latched = True
             self._go(State.HOLDING, trigger, reason)
 
     def resume(self) -> None:
-        """Accept chunks again after `hold`."""
+        """Accept chunks again after `hold`; arms that a human has are still the human's."""
         if self._state is State.HOLDING and self._latched and not self._stopping:
             self._latched = False
-            self._go(State.HOLDING, "resume", "resumed; waiting for a chunk")
+            after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
+            self._go(after, "resume", f"resumed; {self._arbiter.waiting}")
 
     def fault(self, reason: str, trigger: str = "fault") -> None:
         """Brake both arms at once and stay until `reset_fault`."""
         if self._state in OBEYING:
-            self._stop()
+            self._stop_arms(self._mover.sides)
             self._fault = reason
             self._go(State.FAULTED, trigger, reason)
 
@@ -134,7 +136,8 @@ class Executor:
             self._mover.rest()
             self._latched = False
             self._watchdog.forget()
-            self._go(State.HOLDING, "reset_fault", "fault reset; waiting for a chunk")
+            after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
+            self._go(after, "reset_fault", f"fault reset; {self._arbiter.waiting}")
         self._fault = ""
 
     def take_over(self, sides: tuple[str, ...], keep_policy: bool = True) -> None:
@@ -147,17 +150,20 @@ class Executor:
         self._stop_arms(sides if keep_policy else self._mover.sides)
         self._arbiter.taken |= set(sides)
         self._arbiter.keep_policy = keep_policy
-        self._go(State.TAKEOVER, "take_over", f"a human has the {' and '.join(sorted(self._arbiter.taken))} arm")
+        self._go(State.TAKEOVER, "take_over", self._arbiter.waiting)
 
     def release(self, now_ns: int) -> None:
         """Hand all arms back: they stop softly until the policy has seen where they are.
 
-        An arm that the policy kept goes on meanwhile.
+        An arm that the policy kept goes on meanwhile. A hold or a fault outlasts the human.
         """
-        if self._state is not State.TAKEOVER:
+        if not self._arbiter.taken:
             return
-        self._stop_arms(tuple(self._arbiter.taken))
-        self._arbiter.taken, self._arbiter.not_before_ns = set(), now_ns
+        sides = self._arbiter.give_back(now_ns)
+        if self._state is not State.TAKEOVER:
+            self._go(self._state, "release", self._reason)
+            return
+        self._stop_arms(sides)
         after = State.RUNNING if self._mover.going else State.HOLDING
         self._go(after, "release", "handed back; waiting for a chunk observed after it")
 
@@ -201,7 +207,7 @@ class Executor:
         refusal = self._arbiter.judge(chunk, sides, now_ns)
         if refusal is None:
             reach_s = self.config.absurd_jump_s
-            if chunk.source is Source.TAKEOVER and not self._arbiter.taken.issuperset(sides):
+            if chunk.source is Source.TAKEOVER and not self._arbiter.led(sides):
                 reach_s = min(reach_s, self.config.takeover_match_s)
             free = self._arbiter.free(chunk, sides)
             refusal = self._gate.distance(chunk, free, self.reference().position, now_ns, reach_s)
@@ -263,17 +269,14 @@ class Executor:
 
     def _jump(self, by_ns: int) -> None:
         """Time went on by `by_ns` more than it should: everything moves with it, and the arms brake."""
-        self._stop()
+        self._stop_arms(self._mover.sides)
         self._mover.shift(by_ns)
         self._mover.counters.time_jumps += 1
         self._arbiter.forget_times()
         self._watchdog.forget_sent()
         if self._state in OBEYING and not self._latched and not self._stopping:
-            self._go(State.HOLDING, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; waiting for a new chunk")
-
-    def _stop(self) -> None:
-        self._arbiter.taken = set()
-        self._stop_arms(self._mover.sides)
+            after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
+            self._go(after, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; {self._arbiter.waiting}")
 
     def _stop_arms(self, sides: Collection[str]) -> None:
         self._mover.stop(sides)

@@ -48,6 +48,11 @@ def on_hold(player: Any) -> None:
     player.executor.hold("lunch")
 
 
+def taken_on_hold(player: Any) -> None:
+    taken(player)
+    player.executor.hold("lunch")
+
+
 def inactive(player: Any) -> None:
     player.executor.deactivate(player.now_ns)
 
@@ -67,6 +72,9 @@ TABLE: list[tuple[Act, State, Act, State, str, str]] = [
     (taken, State.TAKEOVER, lambda p: p.executor.release(p.now_ns), State.RUNNING, "release", "handed back; waiting"),
     (let_go, State.TAKEOVER, lambda p: p.executor.release(p.now_ns), State.HOLDING, "release", "handed back; waiting"),
     (taken, State.TAKEOVER, lambda p: p.executor.hold("lunch"), State.HOLDING, "hold", "lunch"),
+    (taken, State.TAKEOVER, lambda p: p.tick(1000), State.TAKEOVER, "time_jump", "a human has the left arm"),
+    (taken_on_hold, State.HOLDING, lambda p: p.executor.resume(), State.TAKEOVER, "resume", "a human has the left arm"),
+    (taken_on_hold, State.HOLDING, lambda p: p.executor.release(p.now_ns), State.HOLDING, "release", "lunch"),
     (taken, State.TAKEOVER, lambda p: p.executor.fault("broken"), State.FAULTED, "fault", "broken"),
     (faulted, State.FAULTED, lambda p: p.executor.reset_fault(), State.HOLDING, "reset_fault", "fault reset; waiting"),
     (faulted, State.FAULTED, lambda p: (p.executor.deactivate(p.now_ns)), State.INACTIVE, "deactivate", "at rest"),

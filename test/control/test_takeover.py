@@ -98,6 +98,68 @@ def test_a_silent_human_leaves_the_arm_still_and_taken(moving: Any) -> None:
     assert moving.executor.at_rest
 
 
+def held(player: Any) -> None:
+    player.executor.hold("lunch")
+    player.run(0.6)
+    player.executor.resume()
+
+
+def faulted(player: Any) -> None:
+    player.executor.fault("broken")
+    player.run(0.6)
+    player.executor.reset_fault()
+    player.executor.resume()
+
+
+@pytest.mark.parametrize("disturb", [held, faulted, lambda p: p.tick(30), lambda p: p.tick(-1000)])
+def test_whatever_happens_the_policy_gets_no_arm_that_a_human_has(moving: Any, middle: Any, disturb: Any) -> None:
+    executor = moving.executor
+    assert executor.accept(human(moving, 0.01), moving.now_ns).accepted
+    moving.run(0.1)
+    disturb(moving)
+    assert (executor.state, executor.status.taken_over) == (State.TAKEOVER, ("left",))
+    moving.run(0.6)
+    left = moving.commands[-1].position[:7]
+    assert executor.accept(policy(moving, middle - MOVE), moving.now_ns).accepted
+    moving.run(1.0)
+    assert np.array_equal(moving.commands[-1].position[:7], left)
+    assert np.abs(moving.commands[-1].position - middle + MOVE)[7:].max() < 0.05
+    assert executor.accept(human(moving, 0.01), moving.now_ns).accepted
+    assert checker.check(moving.commands, moving.robot.limits) == []
+
+
+def test_after_a_stop_the_leader_must_be_matched_again(moving: Any) -> None:
+    moving.executor.accept(human(moving, 0.01), moving.now_ns)
+    held(moving)
+    assert "bring the two together first" in moving.executor.accept(human(moving, 0.5), moving.now_ns).reason
+    moving.executor.take_over(("right",))
+    verdict = moving.executor.accept(human(moving, 0.5, slice(7, 14)), moving.now_ns)
+    assert "bring the two together first" in verdict.reason
+
+
+@pytest.mark.parametrize("release", [lambda e, now: e.release(now), lambda e, now: e.deactivate(now)])
+def test_the_next_human_decides_anew_whether_the_policy_goes_on(moving: Any, middle: Any, release: Any) -> None:
+    executor = moving.executor
+    executor.take_over(("left",), keep_policy=False)
+    moving.run(0.6)
+    release(executor, moving.now_ns)
+    assert executor.status.taken_over == ()
+    if executor.state is State.INACTIVE:
+        executor.activate(moving.now_ns, moving.measured(moving.commands[-1].position))
+    moving.run(0.1)
+    assert executor.accept(human(moving, 0.01), moving.now_ns).accepted
+    moving.run(0.1)
+    assert executor.accept(policy(moving, middle), moving.now_ns).accepted
+
+
+def test_arms_are_handed_back_in_a_fault_without_ending_it(moving: Any) -> None:
+    executor = moving.executor
+    executor.take_over(("left",))
+    executor.fault("broken")
+    executor.release(moving.now_ns)
+    assert (executor.state, executor.status.reason, executor.status.taken_over) == (State.FAULTED, "broken", ())
+
+
 def test_streamed_targets_are_followed_within_a_tenth_of_a_second(player: Any, middle: Any) -> None:
     """A teleoperated sine of 0.5 Hz at 50 targets per second."""
     start_ns, late = player.now_ns, []
