@@ -3,24 +3,25 @@
 
 import dataclasses
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from imagewam_ros.core.contract import statistics_hash
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.episode import Provenance, find_episodes, read_provenance
+from imagewam_ros.data.lerobot_carried import CONTRACT, write_carried
 from imagewam_ros.data.lerobot_export import assemble
 from imagewam_ros.data.lerobot_judge import SHARED, ConvertConfig, convert_episode, frames_per_second, with_latency
 from imagewam_ros.data.lerobot_layout import LeRobotFormat
 from imagewam_ros.data.lerobot_stage import StagedEpisode, load_staged
 from imagewam_ros.data.lerobot_stats import authors_statistics, own_statistics
 from imagewam_ros.data.report import IDLE_RANGES, EpisodeReport, summary
+from imagewam_ros.data.workers import side_by_side
+from imagewam_ros.data.workspace import workspace, writing
 
-CONTRACT, OWN_STATISTICS, REPORT = "imagewam_contract.json", "imagewam_stats.json", "imagewam_report.json"
+OWN_STATISTICS, REPORT = "imagewam_stats.json", "imagewam_report.json"
 AUTHORS_STATISTICS, NONIDLE = "dataset_stats.json", "nonidle_ranges.json"
 
 
@@ -28,15 +29,16 @@ def convert(root: Path, out: Path, config: ConvertConfig, workers: int = 2) -> I
     """Convert the episodes under `root` to `out`, yielding a report for each as it is done.
 
     Where `out` cannot be finished nothing is at `out`; what was staged beside it is used again by
-    the next call. Raises EpisodeError or ConfigError saying what does not fit together.
+    the next call. Raises EpisodeError or ConfigError saying what does not fit together, and DiskError.
     """
     episodes = find_episodes(root)
     shared = _shared(episodes, config)
     fps = frames_per_second(shared.period_ns)
-    work = _workspace(out, config, shared)
+    same = {name: getattr(shared, name) for name in SHARED}
+    work = workspace(out, {"root": str(root.resolve()), **dataclasses.asdict(config), **same})
     one = partial(convert_episode, work=work / "episodes", config=config, shared=shared)
     reports = []
-    for found in _map(one, episodes, workers):
+    for found in side_by_side(one, episodes, workers):
         reports += found
         yield from found
     staged = [load_staged(work / "episodes" / report.name) for report in reports if report.accepted]
@@ -44,11 +46,11 @@ def convert(root: Path, out: Path, config: ConvertConfig, workers: int = 2) -> I
         fps, shared.robot, shared.joint_names, tuple(name for name, _ in shared.cameras), config.version
     )
     whole = work / "dataset"
-    shutil.rmtree(whole, ignore_errors=True)
-    assemble(staged, whole, layout)
-    _write_extras(whole, staged, reports, shared, config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    whole.replace(out)
+    with writing(whole):
+        shutil.rmtree(whole, ignore_errors=True)
+        assemble(staged, whole, layout)
+        _write_extras(whole, staged, reports, shared, config)
+        whole.replace(out)
     shutil.rmtree(work)
 
 
@@ -67,29 +69,6 @@ def _shared(episodes: Sequence[Path], config: ConvertConfig) -> Provenance:
     )
 
 
-def _workspace(out: Path, config: ConvertConfig, shared: Provenance) -> Path:
-    """Folder beside `out` for what is in the making. Raises EpisodeError when `out` exists or options changed."""
-    if out.exists():
-        raise EpisodeError(f"{out} exists; choose another folder or remove it first")
-    work = out.with_name(out.name + ".part")
-    about = {"config": dataclasses.asdict(config), "shared": {name: getattr(shared, name) for name in SHARED}}
-    text = json.dumps(about, indent=2)
-    path = work / "options.json"
-    if path.exists() and path.read_text(encoding="utf8") != text:
-        raise EpisodeError(f"{work} was begun with other options; remove it, or use the same options to go on")
-    (work / "episodes").mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf8")
-    return work
-
-
-def _map(one: Any, episodes: Sequence[Path], workers: int) -> Iterator[list[EpisodeReport]]:
-    if workers < 2:
-        yield from map(one, episodes)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(one, episodes)
-
-
 def _write_extras(
     whole: Path,
     staged: Sequence[StagedEpisode],
@@ -97,7 +76,7 @@ def _write_extras(
     shared: Provenance,
     config: ConvertConfig,
 ) -> None:
-    """Write what LeRobot does not know: contract, statistics, idle ranges, report."""
+    """Write what LeRobot does not know: contract, statistics, idle ranges, report, and what is carried of episodes."""
     states, actions = [one.states for one in staged], [one.actions for one in staged]
     own = own_statistics(states, actions)
     contract = {
@@ -116,3 +95,4 @@ def _write_extras(
         (whole / NONIDLE, ranges),
     ):
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf8")
+    write_carried(whole, [len(one) for one in staged], [one.carried for one in staged])

@@ -4,7 +4,9 @@
 Source: LeRobotDataset of lerobot 0.4.4 (v3.0) and 0.3.3 (v2.x).
 """
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ import pyarrow.parquet as pq
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image, JointState
+from imagewam_ros.data.bag import METADATA
 from imagewam_ros.data.bag_images import decode
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.interventions import Span, spans_of
-from imagewam_ros.data.lerobot_convert import CONTRACT
+from imagewam_ros.data.lerobot_carried import CONTRACT, read_carried
 from imagewam_ros.data.lerobot_layout import ACTION, CHUNK_SIZE, INTERVENTION, STAMP, STATE
 from imagewam_ros.data.lerobot_video import read_video
+from imagewam_ros.data.workspace import workspace, writing
 
 IMAGES = "observation.images."
 
@@ -29,8 +33,10 @@ IMAGES = "observation.images."
 def import_dataset(root: Path, out: Path, first_row_offset_periods: float | None) -> Iterator[tuple[Path, int]]:
     """Write every episode of the data set at `root` under `out`; yields folder and number of frames.
 
-    Episodes that are whole already are kept. The offset is needed where the data set does not
-    carry our contract. Raises EpisodeError naming what is missing.
+    `out` is there when the last one is written; until then the next call goes on where this one stopped. Labels and
+    seeds are those of the episodes that the data set was made of; data sets of others hold successes of no known scene.
+    The offset is needed where the data set does not carry our contract. Raises EpisodeError naming what is missing
+    or changed.
     """
     info = json.loads((root / "meta" / "info.json").read_text(encoding="utf8"))
     version = str(info.get("codebase_version"))
@@ -41,11 +47,28 @@ def import_dataset(root: Path, out: Path, first_row_offset_periods: float | None
         raise EpisodeError(f"{root} has no {', '.join(missing)}; found {', '.join(info['features'])}")
     offset = _offset(root, first_row_offset_periods)
     episodes = _episodes_v30(root) if version == "v3.0" else _lines(root / "meta" / "episodes.jsonl")
-    for episode in episodes:
-        folder = out / f"episode_{episode['episode_index']:06d}"
-        if not (folder / "metadata.yaml").exists():
-            _import_episode(root, info, episode, folder, offset)
-        yield folder, int(episode["length"])
+    if not episodes:
+        raise EpisodeError(f"{root} lists no episodes in its meta/; fetch the data set again")
+    carried = read_carried(root, [int(episode["length"]) for episode in episodes])
+    same = {"root": str(root.resolve()), "meta": _hash(root / "meta"), "first_row_offset_periods": offset}
+    work = workspace(out, same)
+    for episode, known in zip(episodes, carried, strict=True):
+        folder = work / "episodes" / f"episode_{episode['episode_index']:06d}"
+        if not (folder / METADATA).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _import_episode(root, info, episode, folder, {"first_row_offset_periods": offset, **known})
+        yield out / folder.name, int(episode["length"])
+    with writing(out):
+        (work / "episodes").replace(out)
+        shutil.rmtree(work)
+
+
+def _hash(folder: Path) -> str:
+    """Tell data sets apart that lay in the same place: their meta/ holds statistics of every episode."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _offset(root: Path, given: float | None) -> float:
@@ -64,7 +87,7 @@ def _offset(root: Path, given: float | None) -> float:
 
 
 def _import_episode(
-    root: Path, info: Mapping[str, Any], episode: Mapping[str, Any], folder: Path, offset: float
+    root: Path, info: Mapping[str, Any], episode: Mapping[str, Any], folder: Path, known: Mapping[str, Any]
 ) -> None:
     table = _rows(root, info, episode)
     period_ns = round(1e9 / info["fps"])
@@ -76,9 +99,8 @@ def _import_episode(
         joint_names=_joint_names(info["features"][STATE]),
         cameras=tuple((camera, f"{camera}_camera/color/image_raw") for camera in cameras),
         period_ns=period_ns,
-        first_row_offset_periods=offset,
-        operator=f"LeRobot {info['codebase_version']}",
         interventions=_interventions(table, stamps),
+        **{"operator": f"LeRobot {info['codebase_version']}", "label": "success", **known},
     )
     states, actions = _vectors(table, STATE), _vectors(table, ACTION)
     images = zip(*(_images(root, info, episode, table, camera) for camera in cameras), strict=True)
@@ -88,7 +110,7 @@ def _import_episode(
                 writer.image(camera, stamps[row], image)
             writer.joints(JointState(stamps[row], about.joint_names, states[row], np.zeros(states.shape[1])))
             writer.action(stamps[row], actions[row])
-        writer.finish("success")
+        writer.finish(about.label)
 
 
 def _rows(root: Path, info: Mapping[str, Any], episode: Mapping[str, Any]) -> pa.Table:
@@ -96,7 +118,7 @@ def _rows(root: Path, info: Mapping[str, Any], episode: Mapping[str, Any]) -> pa
     path = root / str(info["data_path"]).format(**_place(info, episode, "data"))
     if not path.exists():
         raise EpisodeError(f"{root} lacks {path.relative_to(root)}, where episode {episode['episode_index']} should be")
-    table = pq.read_table(path)
+    table = _read_table(path)
     table = table.filter(pc.equal(table["episode_index"], episode["episode_index"])).sort_by("frame_index")
     if len(table) != episode["length"]:
         raise EpisodeError(
@@ -160,9 +182,17 @@ def _joint_names(feature: Mapping[str, Any]) -> tuple[str, ...]:
 def _episodes_v30(root: Path) -> Sequence[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
-        names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-        found += pq.read_table(path, columns=names).to_pylist()
+        found += _read_table(path).to_pylist()
     return sorted(found, key=lambda episode: int(episode["episode_index"]))
+
+
+def _read_table(path: Path) -> pa.Table:
+    """Read a table without its statistics. Raises EpisodeError where it is damaged."""
+    try:
+        names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+        return pq.read_table(path, columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise EpisodeError(f"{path} cannot be read: {error}; fetch the data set again") from error
 
 
 def _lines(path: Path) -> Sequence[Mapping[str, Any]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.data.bag_streams import Plan, Streams, frame_images, plan_frames, read_streams
 from imagewam_ros.data.episode import LABELS, Provenance, read_provenance
-from imagewam_ros.data.interventions import corrected, lessons
+from imagewam_ros.data.interventions import SHORTEST, corrected, lessons
 from imagewam_ros.data.judge import IDLE_S, IDLE_STEP, at_rate, check_clock
-from imagewam_ros.data.lerobot_stage import stage
+from imagewam_ros.data.lerobot_stage import is_staged, stage
 from imagewam_ros.data.report import EpisodeReport, describe, nonidle_ranges, segments
 
 SHARED = ("robot", "joint_names", "period_ns", "first_row_offset_periods", "latency_ns")
@@ -80,7 +80,10 @@ def _stage_parts(
     describe(report, streams, plan)
     for number, (name, part) in enumerate(_parts(directory.name, plan, streams, config, report)):
         single = dataclasses.replace(report, name=name, frames=len(part)) if number or name != report.name else report
-        _stage_part(directory, part, work / name, config, single, streams)
+        if lessons(part.stamps_ns, about.interventions):
+            _stage_part(directory, part, work / name, config, single, streams)
+        else:
+            single.reason = f"of a corrected run, without {SHORTEST} corrected frames in a row: nothing to learn from"
         yield single
 
 
@@ -119,7 +122,7 @@ def _stage_part(
     moving = _nonidle(part, config, period_ns)
     report.frames = len(part)
     report.idle_frames = len(part) - sum(end - start for start, end in moving)
-    if (folder / "episode.json").exists():
+    if is_staged(folder, directory):
         return
     columns = {
         "stamps_ns": part.stamps_ns,
@@ -129,8 +132,8 @@ def _stage_part(
     }
     stage(
         folder,
-        source=directory.name,
-        task=streams.provenance.instruction,
+        source=directory,
+        provenance=streams.provenance,
         columns=columns,
         images=islice(frame_images(directory, part), len(part)),
         fps=frames_per_second(period_ns),

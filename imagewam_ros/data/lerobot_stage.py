@@ -5,6 +5,7 @@ Episodes are staged side by side, each in a folder of its own that is renamed wh
 so that a conversion can be stopped and taken up again.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -20,9 +21,14 @@ from numpy.typing import NDArray
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image
+from imagewam_ros.data.bag import METADATA
+from imagewam_ros.data.episode import Provenance
+from imagewam_ros.data.lerobot_carried import carried_of
 from imagewam_ros.data.lerobot_stats import Histogram, histogram
 from imagewam_ros.data.lerobot_video import VideoWriter
+from imagewam_ros.data.workspace import writing
 
+STAGED = "episode.json"
 SAMPLED_IMAGES = 50
 """Images per camera and episode that the statistics look at."""
 
@@ -32,11 +38,13 @@ class StagedEpisode:
     """What is known of a staged episode without its pixels; states and actions are (frames, joints).
 
     corrected (frames,) tells the frames that a human, or an expert, corrected while a policy ran.
+    carried are the fields of the provenance that LeRobot has no place for.
     """
 
     folder: Path
     source: str
     task: str
+    carried: Mapping[str, Any]
     stamps_ns: NDArray[np.int64]
     states: Floats
     actions: Floats
@@ -56,23 +64,52 @@ class StagedEpisode:
 
 def stage(
     folder: Path,
-    source: str,
-    task: str,
+    source: Path,
+    provenance: Provenance,
     columns: Mapping[str, NDArray[Any]],
     images: Iterable[Mapping[str, Image]],
     fps: int,
     crf: int,
     nonidle: list[list[int]],
 ) -> None:
-    """Write one episode. `columns` are stamps_ns, corrected (frames,), states and actions (frames, joints).
+    """Write the episode `source`. `columns` are stamps_ns, corrected (frames,), states and actions (frames, joints).
 
     `images` are read once, frame by frame. Raises EpisodeError as the images do, or when there
-    are not as many as stamps.
+    are not as many as stamps, and DiskError when it cannot be written.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    length = len(columns["stamps_ns"])
+    with writing(folder):
+        part = folder.with_name(folder.name + ".part")
+        for left in (part, folder):
+            shutil.rmtree(left, ignore_errors=True)
+        part.mkdir(parents=True)
+        about = {
+            "source": source.name,
+            "source_hash": _hash(source),
+            "task": provenance.instruction,
+            "carried": carried_of(provenance),
+            "nonidle": nonidle,
+            **_write_videos(part, source.name, len(columns["stamps_ns"]), images, fps, crf),
+        }
+        table = pa.table({name: _column(values) for name, values in columns.items()})
+        pq.write_table(table, part / "frames.parquet")
+        (part / STAGED).write_text(json.dumps(about), encoding="utf8")
+        part.replace(folder)
+
+
+def is_staged(folder: Path, source: Path) -> bool:
+    """Whether `stage` wrote `folder` from this very episode, and not from another of the same name or label."""
+    path = folder / STAGED
+    return path.exists() and json.loads(path.read_text(encoding="utf8"))["source_hash"] == _hash(source)
+
+
+def _hash(source: Path) -> str:
+    return hashlib.sha256((source / METADATA).read_bytes()).hexdigest()
+
+
+def _write_videos(
+    part: Path, source: str, length: int, images: Iterable[Mapping[str, Image]], fps: int, crf: int
+) -> dict[str, Any]:
+    """Write a video per camera and return what is to be known of them."""
     every = max(1, length // SAMPLED_IMAGES)
     sampled: dict[str, Histogram] = {}
     shapes: dict[str, list[int]] = {}
@@ -89,27 +126,22 @@ def stage(
                     sampled[camera] += histogram([image])
     if frames != length:
         raise EpisodeError(f"{source} gave {frames} images per camera for {length} frames")
-    pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), part / "frames.parquet")
-    about = {
-        "source": source,
-        "task": task,
+    return {
         "shapes": shapes,
         "histograms": {camera: counts.tolist() for camera, counts in sampled.items()},
         "sampled": len(range(0, length, every)),
-        "nonidle": nonidle,
     }
-    (part / "episode.json").write_text(json.dumps(about), encoding="utf8")
-    part.replace(folder)
 
 
 def load_staged(folder: Path) -> StagedEpisode:
     """Read what `stage` wrote."""
-    about = json.loads((folder / "episode.json").read_text(encoding="utf8"))
+    about = json.loads((folder / STAGED).read_text(encoding="utf8"))
     table = pq.read_table(folder / "frames.parquet")
     return StagedEpisode(
         folder=folder,
         source=about["source"],
         task=about["task"],
+        carried=about["carried"],
         stamps_ns=table["stamps_ns"].to_numpy(),
         states=np.stack(table["states"].to_numpy()),
         actions=np.stack(table["actions"].to_numpy()),

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_recordings import CAMERAS, JOINTS, PERIOD_NS, START_NS, picture, record, run
 
 from imagewam_ros import cli, convert
 from imagewam_ros.core.errors import ConfigError, EpisodeError
@@ -24,53 +25,6 @@ from imagewam_ros.data.lerobot_judge import ConvertConfig, frames_per_second
 from imagewam_ros.data.lerobot_stats import authors_statistics, histogram, image_statistics, windows
 from imagewam_ros.data.lerobot_video import VideoWriter, join, read_video
 from imagewam_ros.data.report import nonidle_ranges, segments, stream_report
-
-PERIOD_NS = 50_000_000
-JOINTS = ("left_waist", "right_waist")
-CAMERAS = (("head", "head_camera/color/image_raw"), ("left_wrist", "left_wrist_camera/color/image_raw"))
-START_NS = 1_700_000_000_000_000_000
-
-
-def picture(camera: str, frame: int) -> np.ndarray:
-    """Smooth, different for every camera and frame: survives a codec and tells them apart."""
-    y, x = np.mgrid[0:48, 0:64]
-    level = 20 + 5 * (frame % 40) + (15 if camera == "head" else 0)
-    return np.stack([x * 2, y * 3, np.full_like(x, level)], axis=-1).astype(np.uint8)
-
-
-def record(
-    root: Path, name: str, frames: int = 30, label: str = "success", skip: tuple[int, ...] = (), **about: Any
-) -> Path:
-    """One episode: joints at 100 Hz on a line in time, idle for the first ten frames."""
-    fields: dict[str, Any] = {
-        "robot": "pair",
-        "instruction": "lift the tray",
-        "joint_names": JOINTS,
-        "cameras": CAMERAS,
-    }
-    fields |= {"period_ns": PERIOD_NS, "first_row_offset_periods": 1.0}
-    with EpisodeWriter(root / name, Provenance(**{**fields, **about})) as writer:
-        for i in range(frames):
-            stamp = START_NS + i * PERIOD_NS
-            if i not in skip:
-                for camera, _ in CAMERAS:
-                    writer.image(camera, stamp, picture(camera, i))
-            for part in range(5):
-                at = i + part / 5
-                value = max(at - 10, 0.0) / 100
-                state = JointState(stamp + part * PERIOD_NS // 5, JOINTS, np.array([value, -value]), np.zeros(2))
-                writer.joints(state)
-            target = max(i + 1 - 10, 0.0) / 100
-            writer.action(stamp, np.array([target, -target]))
-        if label:
-            writer.finish(label)
-        else:
-            writer._bag.close({"imagewam": json.dumps({**fields, **about})})
-    return root / name
-
-
-def run(root: Path, out: Path, **options: Any) -> list[Any]:
-    return list(convert_all(root, out, ConvertConfig(**options), workers=1))
 
 
 @pytest.mark.parametrize("version", ["v3.0", "v2.1"])
@@ -106,7 +60,8 @@ def test_corrections_stay_marked(tmp_path: Path, version: str) -> None:
     assert ranges == {"0": [[9, 16], [20, 28]], "1": [[9, 30]]} and report.idle_frames == 9
     info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
     assert info["features"]["intervention"] == {"dtype": "bool", "shape": [1], "names": None}
-    back = [read_provenance(folder) for folder, _ in import_dataset(tmp_path / "set", tmp_path / "back", None)]
+    found = list(import_dataset(tmp_path / "set", tmp_path / "back", None))
+    back = [read_provenance(folder) for folder, _ in found]
     assert [about.interventions for about in back] == [((at[4], at[15]), (at[20], at[27])), ()]
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag_streams import Plan, frame_images, plan_frames, read_streams
+from imagewam_ros.data.episode import Provenance
 from imagewam_ros.data.lerobot_export import assemble
 from imagewam_ros.data.lerobot_layout import LeRobotFormat
-from imagewam_ros.data.lerobot_stage import load_staged, stage
+from imagewam_ros.data.lerobot_stage import is_staged, load_staged, stage
 
 LAYOUT = LeRobotFormat(20, "pair", ("a", "b"), ("head",))
 
@@ -19,13 +20,24 @@ def staged(folder, frames=6, images=None, size=(16, 16), cameras=("head",), task
     pictures = [{name: np.full((*size, 3), 10 * i, np.uint8) for name in cameras} for i in range(images or frames)]
     columns = {"stamps_ns": np.arange(frames) * 50_000_000, "states": counted, "actions": counted + 1}
     columns["corrected"] = np.arange(frames) > 3
-    stage(folder, folder.name, task, columns, pictures, 20, 18, [[0, frames]])
+    source = recorded(folder.parent / "in" / folder.name)
+    about = Provenance("pair", task, ("a", "b"), (), 50_000_000, 1.0, label="failure", seed=7)
+    stage(folder, source, about, columns, pictures, 20, 18, [[0, frames]])
     return load_staged(folder)
+
+
+def recorded(source, text="label: failure"):
+    """What staging looks at of an episode, besides what it is given."""
+    source.mkdir(parents=True, exist_ok=True)
+    (source / "metadata.yaml").write_text(text)
+    return source
 
 
 def test_what_was_staged_is_loaded(tmp_path):
     episode = staged(tmp_path / "a")
-    assert len(episode) == 6 and episode.task == "wave" and episode.shapes == {"head": (16, 16, 3)}
+    assert (episode.source, episode.task) == ("a", "wave")
+    assert (episode.carried["label"], episode.carried["seed"]) == ("failure", 7)
+    assert len(episode) == 6 and episode.shapes == {"head": (16, 16, 3)}
     assert np.array_equal(episode.actions, episode.states + 1)
     assert episode.corrected.tolist() == [False] * 4 + [True] * 2
     assert episode.nonidle == [[0, 6]] and episode.video("head").is_file()
@@ -44,6 +56,14 @@ def test_a_second_attempt_begins_anew(tmp_path):
     with pytest.raises(EpisodeError):
         staged(tmp_path / "a", images=5)
     assert len(staged(tmp_path / "a")) == 6
+
+
+def test_what_is_staged_is_known_by_its_metadata(tmp_path):
+    staged(tmp_path / "a", task="wave")
+    assert is_staged(tmp_path / "a", tmp_path / "in" / "a")
+    assert not is_staged(tmp_path / "b", tmp_path / "in" / "a"), "not begun"
+    assert not is_staged(tmp_path / "a", recorded(tmp_path / "other" / "a", "label: success"))
+    assert staged(tmp_path / "a", task="lift").task == "lift", "staging again replaces what is there"
 
 
 def test_episodes_of_other_sizes_are_refused(tmp_path):
