@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import IO, NamedTuple
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
 from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable, words
+from imagewam_ros.site_parameters import write_site_parameters
 
 STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
 """What processes get, and how long they have, in s; together below 3 s. Those that deactivate others come first."""
@@ -64,10 +66,12 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._partial: dict[str, bytes] = {}
         self.killed: list[str] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="imagewam_")
 
     def __enter__(self) -> "Supervisor":
-        """Start every process, or none. Raises GraphError when an executable is missing."""
-        commands = [command(process, self.values) for process in self.processes]
+        """Start every process, or none. Raises GraphError when something is missing, and as `site_parameters` does."""
+        site = self._site_parameters()
+        commands = [command(process, self.values, site) for process in self.processes]
         for process, said in zip(self.processes, commands, strict=True):
             child = subprocess.Popen(
                 said,
@@ -119,6 +123,13 @@ class Supervisor:
         for key in list(self._selector.get_map().values()):
             self._pass_on(key)
         self._selector.close()
+        self._folder.cleanup()
+
+    def _site_parameters(self) -> Path | None:
+        if not self.values["parameters"]:
+            return None
+        path, namespace = str(self.values["parameters"]), str(self.values["namespace"])
+        return write_site_parameters(path, namespace, Path(self._folder.name))
 
     def _pass_on(self, key: selectors.SelectorKey) -> None:
         stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
@@ -156,8 +167,8 @@ class Interrupts:
         self.received = self.received or signal.Signals(number)
 
 
-def command(process: Process, values: Mapping[str, Value]) -> list[str]:
-    """Return the words that start a process. Raises GraphError when it is not installed."""
+def command(process: Process, values: Mapping[str, Value], site: Path | None = None) -> list[str]:
+    """Return the words that start a process; `site` is a file of parameters. Raises GraphError when not installed."""
     script = [sys.executable] if process.package == PACKAGE else []
     said = [*script, str(executable(process.executable, process.package)), *words(process), "--ros-args"]
     said += [
@@ -175,16 +186,7 @@ def command(process: Process, values: Mapping[str, Value]) -> list[str]:
         said += ["-r", f"{origin}:={target}"]
     for name, value in parameters(process, values).items():
         said += ["-p", f"{name}:={json.dumps(value)}"]
-    if values["parameters"]:
-        said += ["--params-file", str(_parameters_file(Path(str(values["parameters"]))))]
-    return said
-
-
-def _parameters_file(path: Path) -> Path:
-    """Return where it is for processes that may live in another folder. Raises GraphError."""
-    if not path.is_file():
-        raise GraphError(f"no file of parameters at {path}; check the path, or copy config/parameters.yaml")
-    return path.resolve()
+    return said if site is None else [*said, "--params-file", str(site)]
 
 
 def enclave(name: str) -> str:

@@ -6,6 +6,10 @@ The arguments and the nodes are those of imagewam_ros/graph.py, which `imagewam 
 also start ros2_control.launch.py.
 """
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
 from typing import List  # noqa: UP035  launch on Humble does not know list[str]
 
 from launch import LaunchContext, LaunchDescription, Substitution
@@ -27,8 +31,9 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from imagewam_ros.core.paths import PACKAGE, share_dir
+from imagewam_ros.core.paths import PACKAGE
 from imagewam_ros.graph import (
     ARGUMENTS,
     PROCESSES,
@@ -45,9 +50,13 @@ from imagewam_ros.graph import (
     settings,
 )
 from imagewam_ros.packages import OTHERS, needed_packages, require_packages
+from imagewam_ros.site_parameters import write_site_parameters
 from imagewam_ros.supervisor import enclave
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+SITE = "site_parameters"
+"""Configuration that holds where the site's parameters with the nodes' full names are."""
+
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
 
@@ -55,7 +64,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *map(declare, ARGUMENTS),
-            OpaqueFunction(function=check),
+            OpaqueFunction(function=prepare),
             stay_local(),
             *map(others, OTHERS),
             *map(node, PROCESSES),
@@ -63,10 +72,20 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
-def check(context: LaunchContext) -> None:
-    """Raise GraphError when a package of others is missing, before anything starts."""
+def prepare(context: LaunchContext) -> None:
+    """Raise what is missing before anything starts; give the site's parameters to whatever namespace the cell is in."""
     chosen = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
     require_packages(needed_packages(settings(chosen)))
+    folder = tempfile.mkdtemp(prefix="imagewam_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    context.launch_configurations[SITE] = str(write_site_parameters(*site_of(context), Path(folder)))
+
+
+def site_of(context: LaunchContext) -> tuple[str, str]:
+    """Path of the site's file, and the namespace with those that this file is included under."""
+    path, chosen = (LaunchConfiguration(name).perform(context) for name in ("parameters", "namespace"))
+    base = context.launch_configurations.get("ros_namespace")
+    return path, make_namespace_absolute(prefix_namespace(base, chosen)) or ""
 
 
 def stay_local() -> SetEnvironmentVariable:
@@ -95,7 +114,7 @@ def node(process: Process) -> Node:
         parameters=[
             {"use_sim_time": value(Ref("use_sim_time"))},
             {k: value(v) for k, v in process.parameters.items()},
-            ParameterFile(SiteParameters(), allow_substs=False),
+            ParameterFile(LaunchConfiguration(SITE), allow_substs=False),
         ],
         remappings=list(process.remappings),
         arguments=[*words, "--ros-args", "--log-level", level, "--enclave", enclave(process.name)],
@@ -108,15 +127,6 @@ def node(process: Process) -> Node:
 
 def file(path: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare(PACKAGE), *path.split("/")])
-
-
-class SiteParameters(Substitution):
-    """The file of parameters that was chosen, or the package's, which sets none."""
-
-    def perform(self, context: LaunchContext) -> str:
-        """Return its path."""
-        chosen = LaunchConfiguration("parameters").perform(context)
-        return chosen or str(share_dir() / "config" / "parameters.yaml")
 
 
 class Urdf(Substitution):

@@ -115,14 +115,29 @@ def test_a_missing_viewer_is_said_before_anything_starts(
         check.visit(context)
 
 
-@pytest.mark.parametrize("chosen", ["", "mine.yaml"])
-def test_a_sites_parameters_come_last(described: tuple[Any, Any], chosen: str) -> None:
-    context, _ = described
-    context.launch_configurations["parameters"] = chosen
-    file = runpy.run_path(str(FILE))["SiteParameters"]().perform(context)
-    assert file == (chosen or str(share_dir() / "config" / "parameters.yaml"))
-    listed = next(k.value for call in calls("Node") for k in call.keywords if k.arg == "parameters")
-    assert isinstance(listed, ast.List) and "SiteParameters()" in ast.unparse(listed.elts[-1])
+@pytest.mark.parametrize("base", [None, "hall"])
+@pytest.mark.parametrize("namespace", ["", "cell", "/cell"])
+def test_a_sites_parameters_come_last_and_reach_the_nodes_in_any_namespace(
+    described: tuple[Any, Any], tmp_path: Path, namespace: str, base: str | None
+) -> None:
+    context, entities = described
+    file = tmp_path / "mine.yaml"
+    file.write_text("executor: {ros__parameters: {guard: {speed_cap: 0.1}}}\n")
+    chosen = {"namespace": namespace, "parameters": str(file)}
+    context.launch_configurations.update({a.name: str(a.default).lower() for a in ARGUMENTS} | chosen)
+    if base:
+        context.launch_configurations["ros_namespace"] = base
+    runs = [e for e in entities if e.condition is None or e.condition.evaluate(context)]
+    next(e for e in runs if type(e).__name__ == "OpaqueFunction").visit(context)
+    written = context.launch_configurations["site_parameters"]
+    executor = next(e for e in runs if type(e).__name__ == "Node" and e.node_executable == "executor_node")
+    executor._perform_substitutions(context)
+    assert yaml.safe_load(Path(written).read_text())[executor.node_name] == {
+        "ros__parameters": {"guard.speed_cap": 0.1}
+    }
+    plain = [word[0].text for word in executor.cmd if [type(part).__name__ for part in word] == ["TextSubstitution"]]
+    assert plain[len(plain) - plain[::-1].index("--params-file")] == written
+    assert executor.node_name.count("/cell") == bool(namespace)
 
 
 def test_the_urdf_goes_to_who_shows_it(described: tuple[Any, Any]) -> None:

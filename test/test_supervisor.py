@@ -243,9 +243,28 @@ def test_loopback_is_the_default_and_the_site_may_differ() -> None:
 
 
 def test_a_sites_parameters_come_after_the_graphs_own(make: Make, tmp_path: Path) -> None:
+    said = command(make("node", "pass"), VALUES, tmp_path / "site.yaml")
+    assert said[-2:] == ["--params-file", str(tmp_path / "site.yaml")]
+    assert "--params-file" not in command(make("node", "pass"), VALUES)
+
+
+def test_a_sites_parameters_are_handed_over_in_full_names_and_left_nowhere(make: Make, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("executor:\n  ros__parameters:\n    output: trajectory\n")
-    said = command(make("node", "pass"), settings({"parameters": str(file)}))
-    assert said[-2:] == ["--params-file", str(file)]
-    with pytest.raises(GraphError, match=r"no file of parameters at absent.yaml; check the path, or copy config/"):
-        command(make("node", "pass"), settings({"parameters": "absent.yaml"}))
+    heard = Heard()
+    code = "import sys\nprint(sys.argv[-1], open(sys.argv[-1]).read().count('/cell/executor:'), flush=True)"
+    with Supervisor([make("a", code)], settings({"parameters": str(file), "namespace": "cell"}), heard) as supervisor:
+        first_exit(supervisor)
+    written, count = heard.lines[0][1].split()
+    assert count == "1"
+    assert not Path(written).parent.exists()
+
+
+def test_a_file_of_parameters_for_nobody_starts_nothing(make: Make, tmp_path: Path) -> None:
+    file, touched = tmp_path / "mine.yaml", tmp_path / "touched"
+    file.write_text("exekutor:\n  ros__parameters:\n    output: trajectory\n")
+    first = make("a", f"open({str(touched)!r}, 'w')")
+    supervisor = Supervisor([first], settings({"parameters": str(file)}), Heard())
+    with pytest.raises(GraphError, match="unknown node 'exekutor'; did you mean 'executor'"), supervisor:
+        pass
+    assert not touched.exists()
