@@ -34,7 +34,8 @@ class AcceptanceConfig:
     observation may lie ahead of our clock. absurd_speed: rows may imply at most this multiple of a
     joint's velocity limit. absurd_jump_s: the row that is due next may be at most so many seconds
     of full speed away. absurd_overreach: rows may leave a joint's bounds by this share of its
-    range; they are clamped. longest_chunk_s: longest time that a chunk may cover.
+    range; they are clamped. longest_chunk_s: longest time that a chunk may cover, and that its first row
+    may be away from its observation.
     """
 
     contract_hash: str = ""
@@ -101,6 +102,10 @@ class Gate:
         if chunk.period_ns <= 0 or not np.isfinite(chunk.first_row_offset_periods):
             offset = chunk.first_row_offset_periods
             reason = f"chunk has period_ns {chunk.period_ns}, offset {offset} periods; the period must be positive"
+            return Verdict(False, reason, "shape")
+        offset_s = chunk.first_row_offset_periods * (chunk.period_ns * 1e-9)
+        if abs(offset_s) > self.config.longest_chunk_s:
+            reason = f"row 0 is {offset_s:.4g} s from the observation (limit {self.config.longest_chunk_s} s)"
             return Verdict(False, reason, "shape")
         if chunk.rows * chunk.period_ns > self.config.longest_chunk_s * 1e9:
             reason = f"chunk covers {chunk.rows * chunk.period_ns * 1e-9:.1f} s (limit {self.config.longest_chunk_s} s)"

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,11 @@ class Listener(Protocol):
         ...
 
     def on_trouble(self, reason: str) -> None:
-        """Ticks stay away because the clock stands still, or have ended with an error."""
+        """Ticks stay away because the clock stands still, or something failed that should not."""
+        ...
+
+    def on_end(self, reason: str) -> None:
+        """No tick comes any more: what was sent last stays."""
         ...
 
 
@@ -151,15 +156,33 @@ class ControlThread:
                 return
             # A stop must end even when the clock does: then the arms brake in nominal time.
             now_ns = self._clock.now().nanoseconds if reached else due_ns
-            arms, state = self._news()
-            step = self._executor.step(now_ns, state, self._steady_ns(), arms)
-            if step.periods:
+            if self._tick(now_ns, now_ns - due_ns):
                 ticked_s = time.monotonic()
-                self._listener.on_step(step, now_ns, now_ns - due_ns)
             elif time.monotonic() - ticked_s > FROZEN_S:
                 self._listener.on_trouble(
                     f"/clock has not moved for {time.monotonic() - ticked_s:.1f} s; is it published?"
                 )
+
+    def _tick(self, now_ns: int, late_ns: int) -> bool:
+        """Make and send the command for now, if one is due. What fails once faults; a failure in a fault is the end."""
+        faulted = self._executor.state is State.FAULTED
+        try:
+            arms, joint_state = self._news()
+            step = self._executor.step(now_ns, joint_state, self._steady_ns(), arms)
+            if step.periods:
+                self._listener.on_step(step, now_ns, late_ns)
+        except Exception as error:
+            self._fault(error)
+            if faulted:
+                raise
+            return True
+        return step.periods > 0
+
+    def _fault(self, error: Exception) -> None:
+        """Brake for an error that nobody expected: a thread that ended would leave the arms at their last command."""
+        reason = f"{type(error).__name__}: {error}"
+        self._executor.fault(f"the control thread failed: {reason}", "failure")
+        self._listener.on_trouble(f"{reason}\n{''.join(traceback.format_exception(error))}")
 
     def _wait(self, due_ns: int, period_s: float) -> bool:
         """Wait for `due_ns`; False when the clock does not get there while a stop is asked for."""
@@ -178,7 +201,7 @@ class ControlThread:
 
     def _report(self, ended: "Future[None]") -> None:
         if (error := ended.exception()) is not None:
-            self._listener.on_trouble(f"the control thread ended: {type(error).__name__}: {error}")
+            self._listener.on_end(f"the control thread ended: {type(error).__name__}: {error}")
 
     def _news(self) -> tuple[set[str], JointState | None]:
         """Arms heard since the last tick, and the newest state if both arms are newer in it."""
@@ -202,7 +225,10 @@ class ControlThread:
                 request = self._requests.get_nowait()
             except Empty:
                 return
-            request()
+            try:
+                request()
+            except Exception as error:  # noqa: BLE001
+                self._fault(error)
 
 
 def _answer(answer: "Future[T]", request: Callable[[], T]) -> None:
@@ -210,6 +236,9 @@ def _answer(answer: "Future[T]", request: Callable[[], T]) -> None:
         answer.set_result(request())
     except ImageWamError as error:
         answer.set_exception(error)
+    except Exception as error:
+        answer.set_exception(GraphError(f"the request failed: {type(error).__name__}: {error}"))
+        raise
 
 
 def _empty_loop(period_ns: int) -> list[float]:

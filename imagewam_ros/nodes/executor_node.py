@@ -42,6 +42,7 @@ class ExecutorNode(ManagedNode):
         super().__init__("executor")
         self._arrivals = Arrivals(self.diagnostics.meter)
         self._told: tuple[State, str] | None = None
+        self.finished, self.exit_status = False, 0
 
     def setup(self) -> None:
         """Build executor, control thread and topics."""
@@ -111,8 +112,16 @@ class ExecutorNode(ManagedNode):
             self._publish_status()
 
     def on_trouble(self, reason: str) -> None:
-        """Report that no more ticks come."""
+        """Report that the clock stands still, or what failed."""
         self.complain(reason)
+
+    def on_end(self, reason: str) -> None:
+        """End the process: what should brake the arms is gone, and whoever watches it must know."""
+        self._executor.fault(reason, "failure")
+        self.get_logger().fatal(reason)
+        self._log.changed(self._now_ns)
+        self._publish_status()
+        self.finished, self.exit_status = True, 1
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
         heard_ns, chunk = self._now_ns, messages.to_chunk(message)

@@ -2,7 +2,8 @@
 """The one lifecycle base: configure builds, activate starts, deactivate stops, cleanup removes.
 
 rclpy swallows what a transition callback raises; this base logs it, puts the reason on
-/diagnostics and leaves nothing half-built behind. It is the only place that catches broadly.
+/diagnostics and leaves nothing half-built behind. Only it and the control thread, which must go on
+to brake, catch broadly.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the control thread says when it cannot tick: the clock stands still, a listener blocks, or one fails."""
+"""What the control thread does when it cannot tick: the clock stands still, a listener blocks, or something fails."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import pytest
 from rclpy.clock import ClockType, ROSClock
 from rclpy.time import Time
 
-from imagewam_ros.control.executor import Executor, Step
+from imagewam_ros.control.executor import Executor, State, Step
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.schema import JointState
@@ -24,7 +24,7 @@ class Ear:
     """Listens; `gate` holds every step up while it is closed, `error` is raised in it."""
 
     def __init__(self) -> None:
-        self.steps, self.troubles = 0, list[str]()
+        self.steps, self.troubles, self.ends = 0, list[str](), list[str]()
         self.gate, self.error = threading.Event(), ""
         self.gate.set()
 
@@ -36,6 +36,9 @@ class Ear:
 
     def on_trouble(self, reason: str) -> None:
         self.troubles.append(reason)
+
+    def on_end(self, reason: str) -> None:
+        self.ends.append(reason)
 
 
 def soon(condition: Callable[[], object]) -> bool:
@@ -60,8 +63,13 @@ def ear() -> Ear:
 
 
 @pytest.fixture
-def thread(clock: ROSClock, ear: Ear) -> Iterator[ControlThread]:
-    made = ControlThread(Executor(ROBOT), clock, ear, simulated=True, scale=1.0)
+def executor() -> Executor:
+    return Executor(ROBOT)
+
+
+@pytest.fixture
+def thread(executor: Executor, clock: ROSClock, ear: Ear) -> Iterator[ControlThread]:
+    made = ControlThread(executor, clock, ear, simulated=True, scale=1.0)
     still = np.zeros(len(ROBOT.joint_names))
     made.start(JointState(NOW_NS, ROBOT.joint_names, (ROBOT.limits.lower + ROBOT.limits.upper) / 2, still))
     yield made
@@ -94,12 +102,40 @@ def test_a_blocked_tick_is_told_to_whoever_asks_and_to_whoever_stops(
         thread.stop()
 
 
-def test_an_error_on_the_thread_is_told(thread: ControlThread, clock: ROSClock, ear: Ear) -> None:
+def test_an_error_that_lasts_ends_the_thread_and_is_told(thread: ControlThread, clock: ROSClock, ear: Ear) -> None:
     ear.error = "cable cut"
-    move(clock, 0.006)
-    assert soon(lambda: ear.troubles)
-    assert ear.troubles[-1] == "the control thread ended: RuntimeError: cable cut"
+    for tick in (1, 2):
+        move(clock, 0.005 * tick + 0.001)
+        assert soon(lambda n=tick: ear.steps == n)
+    assert soon(lambda: ear.ends == ["the control thread ended: RuntimeError: cable cut"])
     ear.error = ""
     assert thread.ask(lambda: 42) == 42, "nothing ticks, so requests run at once"
     with pytest.raises(RuntimeError, match="cable cut"):
         thread.stop()
+
+
+def fail() -> None:
+    raise OverflowError("far too much")
+
+
+@pytest.mark.parametrize("who", ["listener", "told", "asked"])
+def test_one_error_brakes_the_arms_and_the_ticks_go_on(
+    thread: ControlThread, executor: Executor, clock: ROSClock, ear: Ear, who: str
+) -> None:
+    if who == "listener":
+        ear.error = "cable cut"
+    elif who == "told":
+        thread.tell(fail)
+    else:
+        with pytest.raises(GraphError, match="the request failed: OverflowError: far too much"):
+            thread.ask(fail)
+    move(clock, 0.006)
+    assert soon(lambda: ear.steps == 1)
+    assert soon(lambda: executor.state is State.FAULTED)
+    text = "RuntimeError: cable cut" if who == "listener" else "OverflowError: far too much"
+    assert executor.status.reason == f"the control thread failed: {text}"
+    assert any(trouble.startswith(text) and "Traceback" in trouble for trouble in ear.troubles)
+    ear.error = ""
+    move(clock, 0.011)
+    assert soon(lambda: ear.steps == 2)
+    assert not ear.ends

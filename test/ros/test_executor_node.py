@@ -288,6 +288,16 @@ def test_activation_is_refused_with_a_reason(spawn, probe) -> None:
     assert refused("move it inside its bounds before activation")
 
 
+def test_a_dead_control_thread_ends_the_process(ros) -> None:
+    from imagewam_ros.nodes.executor_node import ExecutorNode
+
+    node = ExecutorNode()
+    node.trigger_configure()
+    node.on_end("the control thread ended: RuntimeError: cable cut")
+    assert node.finished and node.exit_status == 1
+    node.trigger_cleanup()
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
