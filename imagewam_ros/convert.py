@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="new folder; nothing is there until it is whole")
     parser.add_argument("--version", choices=VERSIONS, default=DEFAULT.version, help="format of the data set")
     parser.add_argument("--labels", nargs="+", choices=LABELS, default=DEFAULT.labels, help="episodes that are taken")
+    parser.add_argument("--policy-runs", action="store_true", help="also runs of a policy in which nobody took over")
     parser.add_argument("--workers", type=int, default=2, help="processes that convert side by side")
     parser.add_argument("--crf", type=int, default=DEFAULT.crf, help="quality of the videos, 0 best to 51")
     parser.add_argument("--horizon", type=int, default=DEFAULT.horizon, help="rows of a chunk, for dataset_stats.json")
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = ConvertConfig(
         version=arguments.version,
         labels=tuple(arguments.labels),
+        policy_runs=arguments.policy_runs,
         crf=arguments.crf,
         horizon=arguments.horizon,
         idle_step=arguments.idle_step,

@@ -10,9 +10,9 @@ from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.episode import Provenance
 
 CONTRACT, EPISODES = "imagewam_contract.json", "imagewam_episodes.jsonl"
-CARRIED = ("label", "seed", "task", "operator", "contract_hash")
-"""Fields of the provenance that are an episode's own. Without label and seed a failure would come back as a
-demonstration, and a scene of the evaluation as one to learn from."""
+CARRIED = ("label", "seed", "task", "operator", "contract_hash", "policy_ran")
+"""Fields of the provenance that are an episode's own. Without them a failure or a policy's run would come back as
+a demonstration, and a scene of the evaluation as one to learn from."""
 
 
 def carried_of(about: Provenance) -> dict[str, Any]:

@@ -23,14 +23,15 @@ SHARED = ("robot", "joint_names", "period_ns", "first_row_offset_periods", "late
 class ConvertConfig:
     """How to convert.
 
-    labels are those that are taken. Idle means that no joint moves by more than idle_step (rad or
-    m per frame) for idle_s; trim_idle cuts such a start off, nonidle_ranges.json names the rest.
+    labels are those that are taken; policy_runs also takes what a policy did while nobody took over.
+    Idle means that no joint moves by more than idle_step (rad or m per frame) for idle_s; trim_idle cuts such a start off, nonidle_ranges.json names the rest.
     split_holes makes several episodes of one in which frames are missing, instead of rejecting it.
     latency_s maps streams (a camera, "joints") to seconds, as pairs, and replaces what was recorded.
     """
 
     version: str = "v3.0"
     labels: tuple[str, ...] = ("success",)
+    policy_runs: bool = False
     crf: int = 18
     horizon: int = 16
     idle_step: float = IDLE_STEP
@@ -160,6 +161,8 @@ def _check_label(about: Provenance, config: ConvertConfig) -> None:
         raise EpisodeError(f"labelled {about.label}, taken are {', '.join(config.labels)}")
     if not about.instruction:
         raise EpisodeError("it has no instruction; a policy could not be told what was done")
+    if about.unaided and not config.policy_runs:
+        raise EpisodeError("a policy did it and nobody took over; --policy-runs takes such episodes as a whole")
 
 
 def _check_shared(about: Provenance, shared: Provenance, config: ConvertConfig) -> None:

@@ -58,6 +58,17 @@ def test_labels_and_seeds_come_back(tmp_path: Path, version: str) -> None:
     assert [(about.label, about.seed) for about in found] == [("failure", 5), ("success", 1_000_003)]
 
 
+def test_runs_of_a_policy_are_taken_where_asked_for_and_stay_so(tmp_path: Path) -> None:
+    record(tmp_path / "in", "episode_0", policy_ran=True)
+    record(tmp_path / "in", "episode_1", policy_ran=True, interventions=((AT[5], AT[20]),))
+    reports = run(tmp_path / "in", tmp_path / "corrected")
+    assert [one.reason for one in reports] == [
+        "a policy did it and nobody took over; --policy-runs takes such episodes as a whole", ""
+    ]  # fmt: skip
+    run(tmp_path / "in", tmp_path / "set", policy_runs=True)
+    assert [about.unaided for about in back(tmp_path / "set", tmp_path / "back")] == [True, False]
+
+
 def test_a_data_set_of_others_holds_successes_of_no_known_scene(tmp_path: Path) -> None:
     root = data_set(tmp_path, 1)
     (root / "meta" / CONTRACT).unlink()
