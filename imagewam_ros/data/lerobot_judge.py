@@ -24,7 +24,8 @@ class ConvertConfig:
     """How to convert.
 
     labels are those that are taken; policy_runs also takes what a policy did while nobody took over.
-    Idle means that no joint moves by more than idle_step (rad or m per frame) for idle_s; trim_idle cuts such a start off, nonidle_ranges.json names the rest.
+    Idle means that no joint moves by more than idle_step (rad or m per frame) for idle_s; trim_idle cuts such a start
+    off, nonidle_ranges.json names the rest.
     split_holes makes several episodes of one in which frames are missing, instead of rejecting it.
     latency_s maps streams (a camera, "joints") to seconds, as pairs, and replaces what was recorded.
     """
