@@ -17,6 +17,12 @@ OLD_MS, VERY_OLD_MS = 100.0, 250.0
 AHEAD_MS = 5.0
 """A stamp further ahead of the arrival than this was made by a clock that is ahead of ours."""
 MATCH_RAD = 0.1
+SILENT_S = 0.2
+"""Joint states rarer than this are a fault of the executor (control.joint_state_timeout_s), grippers included."""
+TRACKED_S = 0.05
+"""The executor looks this far back to tell whether an arm follows (control.tracking_delay_s)."""
+FEEDBACK = {"arms": ("joint_states", TRACKED_S), "grippers": ("gripper states", SILENT_S / 2)}
+"""Parts of the joint states: the check's name, and the longest silence in s that disappoints nobody."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,9 @@ class Joints:
 class Heard:
     """Everything that was heard in `seconds`. Cameras by name, leaders by side; silent ones are absent.
 
-    images: per camera, (stamps, pictures) thinned out. commanders: publishers per command topic.
-    complaints: messages that could not be read, and why.
+    images: per camera, (stamps, pictures) thinned out. joints: all joints, each state as old as its oldest one.
+    feedback: joint states by the keys of FEEDBACK, since grippers may speak more rarely than arms.
+    commanders: publishers per command topic. complaints: messages that could not be read, and why.
     """
 
     seconds: float
@@ -51,6 +58,7 @@ class Heard:
     cameras: Mapping[str, Stream] = field(default_factory=dict)
     images: Mapping[str, tuple[NDArray[np.int64], Sequence[Image]]] = field(default_factory=dict)
     joints: Joints | None = None
+    feedback: Mapping[str, Stream] = field(default_factory=dict)
     leaders: Mapping[str, Joints] = field(default_factory=dict)
     commanders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
@@ -181,7 +189,32 @@ def check_joints(heard: Heard, robot: Embodiment) -> Iterator[Finding]:
         bounds = f"bounds {limits.lower[worst]:g} to {limits.upper[worst]:g}"
         found = f"{robot.joint_names[worst]} is at {position[worst]:.3f}, {bounds}{hint}"
         yield failed("joint_states", found, "check units, zero position and limits; swapped joints look like this too")
-    yield from check_timing("joint_states", joints.stream, robot.control_rate_hz)
+    for part, stream in heard.feedback.items():
+        yield from check_feedback(*FEEDBACK[part], stream)
+
+
+def check_feedback(check: str, wanted_s: float, stream: Stream) -> Iterator[Finding]:
+    """Judge age, clock and silences of joint states by what the executor needs, whatever the control rate is."""
+    if stream.stamps_ns.size < 3:
+        remedy = "does each driver go on publishing? listen longer with --seconds"
+        yield failed(check, f"only {stream.stamps_ns.size} complete states", remedy)
+        return
+    steps_s = np.diff(stream.stamps_ns) / 1e9
+    age_ms = float(np.median(stream.arrivals_ns - stream.stamps_ns)) / MS
+    silent_s = float(steps_s.max())
+    found = f"{1 / steps_s.mean():.1f} Hz, age {age_ms:.0f} ms, silent for {silent_s * 1e3:.0f} ms at most"
+    faster = "raise the rate at which the driver or its joint_state_broadcaster publishes, or relieve its computer"
+    if age_ms < -AHEAD_MS:
+        yield failed(check, f"{found}: its clock is ahead of this computer's", "synchronise the clocks with chrony")
+    elif age_ms > VERY_OLD_MS:
+        yield failed(check, found, "too old to act on: check use_sim_time, clocks and the network to the driver")
+    elif silent_s > SILENT_S:
+        limit = f"the executor calls {SILENT_S:g} s a fault (control.joint_state_timeout_s)"
+        yield failed(check, found, f"{limit}; {faster}")
+    elif silent_s > wanted_s or age_ms > OLD_MS:
+        yield warned(check, found, f"{wanted_s * 1e3:.0f} ms at most would be well; {faster}")
+    else:
+        yield passed(check, found)
 
 
 def check_leaders(heard: Heard, robot: Embodiment) -> Iterator[Finding]:

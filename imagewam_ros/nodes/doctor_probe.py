@@ -85,6 +85,21 @@ class _Topic:
         return Stream(self.name, np.array(self.arrivals, np.int64), np.array(self.stamps, np.int64), self.frame)
 
 
+class _Feedback:
+    """States of some joints, each as old as its oldest one."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._merge, self.topic = JointMerge(names), _Topic(topics.JOINT_STATES)
+
+    def take(self, message: JointStateMsg, arrival_ns: int) -> None:
+        """Note a message after which every joint is newer."""
+        messages.merge_joint_state(message, self._merge)
+        stamps = self.topic.stamps
+        if self._merge.complete and (not stamps or self._merge.state.stamp_ns > stamps[-1]):
+            stamps.append(self._merge.state.stamp_ns)
+            self.topic.arrivals.append(arrival_ns)
+
+
 class _Ears:
     """Subscriptions of one listening."""
 
@@ -97,6 +112,9 @@ class _Ears:
             node.create_subscription(Clock, "/clock", self._on_clock, qos.DIAGNOSTICS)
         self._cameras = {camera.name: self._watch(camera) for camera in robot.cameras}
         self._merge = JointMerge.of(robot)
+        names, grips = np.array(robot.joint_names), robot.gripper_mask
+        parts = {"arms": names[~grips], "grippers": names[grips]}
+        self._feedback = {part: _Feedback(tuple(mine.tolist())) for part, mine in parts.items()}
         self._joints = self._listen(JointStateMsg, topics.JOINT_STATES, qos.JOINT_STATES, self._keep_merged)
         self._leaders = {
             arm.side: self._listen(JointStateMsg, topics.leader(arm.side), qos.JOINT_STATES, self._keep_joints)
@@ -110,7 +128,8 @@ class _Ears:
 
     def forget(self) -> None:
         """Start the listening: what came while the topics connected says nothing about the cell."""
-        for topic in (self._joints, *self._cameras.values(), *self._leaders.values()):
+        heard = (part.topic for part in self._feedback.values())
+        for topic in (self._joints, *heard, *self._cameras.values(), *self._leaders.values()):
             topic.forget()
 
     def heard(self, seconds: float) -> Heard:
@@ -123,6 +142,7 @@ class _Ears:
             cameras={name: topic.stream() for name, topic in cameras.items()},
             images={name: (np.array(t.kept_stamps, np.int64), t.kept) for name, t in cameras.items()},
             joints=_joints(self._joints) if self._joints.stamps else None,
+            feedback={name: part.topic.stream() for name, part in self._feedback.items() if self._joints.kept},
             leaders=leaders,
             commanders=self._commanders(),
             complaints=tuple(self._complaints),
@@ -168,6 +188,8 @@ class _Ears:
         if self._merge.complete and (not topic.kept or self._merge.state.stamp_ns > topic.kept[-1].stamp_ns):
             topic.kept.append(self._merge.state)
             topic.kept_arrivals.append(topic.arrivals[-1])
+        for part in self._feedback.values():
+            part.take(message, topic.arrivals[-1])
 
     def _commanders(self) -> dict[str, tuple[str, ...]]:
         kinds = (topics.forward, topics.gripper, topics.trajectory)

@@ -77,5 +77,6 @@ def healthy(robot):
         cameras=cameras,
         images=images,
         joints=Joints(joints, robot.joint_names, positions),
+        feedback={"arms": joints, "grippers": joints},
         commanders={"left_forward_position_controller/commands": ("executor",)},
     )

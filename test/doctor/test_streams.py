@@ -6,8 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from imagewam_ros.control.watchdog import WatchdogConfig
 from imagewam_ros.doctor_checks.finding import Level
-from imagewam_ros.doctor_checks.streams import Joints, Stream, check_streams, check_timing
+from imagewam_ros.doctor_checks.streams import SILENT_S, TRACKED_S, Joints, Stream, check_streams, check_timing
 
 MS = 1_000_000
 
@@ -73,6 +74,47 @@ def test_shutters_far_apart_are_named(healthy, robot):
     shifted = Stream(late.topic, late.arrivals_ns, late.stamps_ns + 2000 * MS, late.frame)
     heard = dataclasses.replace(healthy, cameras={**healthy.cameras, "head": shifted})
     assert by_check(check_streams(heard, robot))["camera skew"].level is Level.FAIL
+
+
+def test_the_limits_are_the_executors():
+    config = WatchdogConfig()
+    assert (config.joint_state_timeout_s, config.tracking_delay_s) == (SILENT_S, TRACKED_S)
+
+
+@pytest.mark.parametrize(
+    ("part", "rate", "age_ms", "level", "text"),
+    [
+        ("arms", 1000, 1, Level.PASS, "1000.0 Hz, age 1 ms, silent for 1 ms at most"),
+        ("arms", 25, 1, Level.PASS, "25.0 Hz"),
+        ("arms", 15, 1, Level.WARN, "silent for 67 ms at most"),
+        ("arms", 4, 1, Level.FAIL, "silent for 250 ms at most"),
+        ("arms", 100, 150, Level.WARN, "age 150 ms"),
+        ("arms", 100, 400, Level.FAIL, "age 400 ms"),
+        ("arms", 100, -50, Level.FAIL, "its clock is ahead"),
+        ("grippers", 30, 1, Level.PASS, "30.0 Hz"),
+        ("grippers", 15, 1, Level.PASS, "15.0 Hz"),
+        ("grippers", 8, 1, Level.WARN, "silent for 125 ms at most"),
+        ("grippers", 4, 1, Level.FAIL, "silent for 250 ms at most"),
+    ],
+)
+def test_joint_states_are_judged_by_what_the_executor_needs(
+    healthy, robot, make_stream, part, rate, age_ms, level, text
+):
+    """Whatever the control rate is, and a slow gripper says nothing of the arms."""
+    feedback = {**healthy.feedback, part: make_stream("joint_states", rate, age_ms * MS)}
+    found = {f.check: f for f in check_streams(dataclasses.replace(healthy, feedback=feedback), robot)}
+    mine, other = ("joint_states", "gripper states")[:: 1 if part == "arms" else -1]
+    assert found[mine].level is level and text in found[mine].found
+    assert found[other].level is Level.PASS
+    assert "USB" not in found[mine].remedy
+
+
+def test_one_silence_is_enough_for_a_fault(healthy, robot):
+    steady = healthy.feedback["arms"]
+    gap = dataclasses.replace(steady, stamps_ns=steady.stamps_ns + np.where(steady.stamps_ns > 101.5e9, 230 * MS, 0))
+    found = by_check(check_streams(dataclasses.replace(healthy, feedback={"arms": gap}), robot))["joint_states"]
+    assert found.level is Level.FAIL
+    assert "the executor calls 0.2 s a fault (control.joint_state_timeout_s); raise the rate" in found.remedy
 
 
 def with_joints(heard, names, positions):

@@ -75,6 +75,26 @@ def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
     assert set(heard.names) == set(ROBOT.joint_names[:7])
 
 
+def test_a_slow_gripper_beside_fast_arms_is_healthy(probe) -> None:
+    publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
+    grips = [name for name, grip in zip(ROBOT.joint_names, ROBOT.gripper_mask, strict=True) if grip]
+    arms = [name for name in ROBOT.joint_names if name not in grips]
+
+    def send(names: list[str]) -> None:
+        now_ns = probe.node.get_clock().now().nanoseconds
+        position = np.array([0.02 if name in grips else 0.1 for name in names])
+        publisher.publish(messages.from_joint_state(Joints(now_ns, tuple(names), position, np.zeros(len(names)))))
+
+    timers = [probe.node.create_timer(0.01, lambda: send(arms)), probe.node.create_timer(1 / 15, lambda: send(grips))]
+    heard = listen(ROBOT, 2.0)
+    for timer in timers:
+        probe.node.destroy_timer(timer)
+    assert heard.feedback["arms"].stamps_ns.size > heard.feedback["grippers"].stamps_ns.size
+    found = {f.check: f for f in check_streams(heard, ROBOT)}
+    for part in ("joint_states", "gripper states"):
+        assert found[part].level is not Level.FAIL, found[part]
+
+
 @pytest.mark.usefixtures("domain")
 @pytest.mark.parametrize(("live", "level"), [("auto", Level.SKIP), ("required", Level.FAIL)])
 def test_no_graph_is_said_so(live, level) -> None:
