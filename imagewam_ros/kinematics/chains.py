@@ -31,9 +31,9 @@ class Solution(NamedTuple):
 
 
 class _Mimic(NamedTuple):
-    """A joint that follows another, by index into the configuration: follower = multiplier * leader + offset."""
+    """A joint that follows a commanded one: its place = multiplier * positions[leader] + offset."""
 
-    follower: int
+    name: str
     leader: int
     multiplier: float
     offset: float
@@ -46,11 +46,15 @@ class Chains:
         self.embodiment = embodiment
         self.model = pin.buildModelFromXML(urdf)
         self._data = self.model.createData()
-        self._mimics = _mimics(urdf, self.model)
         joints = [self._joint(name) for name in embodiment.joint_names]
-        self._position_index = np.array([joint.idx_q for joint in joints])
-        self._endless = np.array([joint.nq == 2 for joint in joints])
         self._velocity_index = np.array([joint.idx_v for joint in joints])
+        mimics = _mimics(urdf, self.model, embodiment.joint_names)
+        self._leaders = np.array([mimic.leader for mimic in mimics], dtype=np.intp)
+        self._multipliers, self._offsets = np.array([mimic[2:] for mimic in mimics]).reshape(-1, 2).T
+        joints += [self._joint(mimic.name) for mimic in mimics]
+        self._place = np.array([joint.idx_q for joint in joints])
+        self._endless = np.array([joint.nq == 2 for joint in joints])
+        self._sines = self._place[self._endless] + 1
         self._tools = {arm.side: self._frame(arm.tool_frame) for arm in embodiment.arms}
         whole = {arm.side: embodiment.arm_slice(arm.side) for arm in embodiment.arms}
         self._arms = {side: slice(part.start, part.stop - 1) for side, part in whole.items()}
@@ -58,13 +62,13 @@ class Chains:
     def configuration(self, positions: Floats) -> Floats:
         """Return pinocchio's configuration for (joints,) positions; joints that we do not command stay neutral.
 
-        Where a joint turns without end, the configuration holds its cosine and sine.
+        Joints that mimic follow. Where a joint turns without end, the configuration holds its cosine and sine.
         """
+        positions = np.asarray(positions)
+        values = np.concatenate([positions, self._multipliers * positions[self._leaders] + self._offsets])
         configuration: Floats = pin.neutral(self.model)
-        configuration[self._position_index] = np.where(self._endless, np.cos(positions), positions)
-        configuration[self._position_index[self._endless] + 1] = np.sin(np.asarray(positions)[self._endless])
-        for mimic in self._mimics:
-            configuration[mimic.follower] = mimic.multiplier * configuration[mimic.leader] + mimic.offset
+        configuration[self._place] = np.where(self._endless, np.cos(values), values)
+        configuration[self._sines] = np.sin(values[self._endless])
         return configuration
 
     def forward(self, positions: Floats) -> dict[str, Floats]:
@@ -139,13 +143,34 @@ def _damped(jacobian: Floats, error: Floats) -> Floats:
     return step
 
 
-def _mimics(urdf: str, model: pin.Model) -> list[_Mimic]:
-    """Read what pinocchio leaves out: it takes mimicking joints for free ones."""
-    found = []
+def _mimics(urdf: str, model: pin.Model, commanded: tuple[str, ...]) -> list[_Mimic]:
+    """Read what pinocchio leaves out: it takes mimicking joints for free ones.
+
+    A joint may mimic one that itself mimics; what follows no commanded joint in the end rests at its offset.
+    Raises ConfigError where a joint mimics one that the URDF lacks, or itself.
+    """
+    rules = {}
     for joint in ElementTree.fromstring(urdf).iter("joint"):
         mimic = joint.find("mimic")
-        if mimic is not None:
-            names = (joint.attrib["name"], mimic.attrib["joint"])
-            follower, leader = (model.joints[model.getJointId(name)].idx_q for name in names)
-            found.append(_Mimic(follower, leader, float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))))
-    return found
+        if mimic is not None and model.existJointName(joint.attrib["name"]):
+            rule = mimic.attrib["joint"], float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))
+            rules[joint.attrib["name"]] = rule
+    return [_resolved(name, rules, model, commanded) for name in rules]
+
+
+def _resolved(
+    name: str, rules: dict[str, tuple[str, float, float]], model: pin.Model, commanded: tuple[str, ...]
+) -> _Mimic:
+    leader, multiplier, offset = rules[name]
+    seen = {name}
+    while leader in rules and leader not in commanded:
+        if leader in seen:
+            raise ConfigError(f"URDF: joint {name!r} mimics itself by way of {leader!r}; let one of them lead")
+        seen.add(leader)
+        leader, factor, more = rules[leader]
+        multiplier, offset = multiplier * factor, multiplier * more + offset
+    if not model.existJointName(leader):
+        raise ConfigError(f"URDF: joint {name!r} mimics an {unknown_name('joint', leader, model.names)}")
+    if leader not in commanded:
+        return _Mimic(name, 0, 0.0, offset)
+    return _Mimic(name, commanded.index(leader), multiplier, offset)
