@@ -8,11 +8,14 @@ sample whose stop is not allowed is not sent, the arms brake instead. Software l
 safety function: obstacles that are not in the URDF are not seen.
 """
 
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from imagewam_ros.control.braking import Motion, plan_stop, stop_end
+from imagewam_ros.control.separation import Separation
 from imagewam_ros.control.timeline import Rows, Times
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
@@ -23,8 +26,12 @@ from imagewam_ros.kinematics.clearance import Clearance
 PLANNED_SHARE = 0.8
 """Share of the speed cap that rows are stretched to; the curve between them may be faster."""
 
-SLOWEST = 0.1
-"""Least share of the planned speed on the way to the stop distance."""
+SAMPLES = 200
+"""Poses in which it is looked how far links come apart, and how long looking takes."""
+
+CHUNK_ROWS = 16
+TICK_SHARE, CHUNK_PERIODS = 0.4, 3.0
+"""Of the control period: what the guard may take of each tick, and once for a chunk of CHUNK_ROWS rows."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,14 @@ class Guard:
     """Watch both arms of `embodiment`, whose links are those of `urdf`."""
 
     def __init__(self, embodiment: Embodiment, urdf: str, config: "GuardConfig | None" = None) -> None:
-        self.config = config or GuardConfig()
+        self.config = config = config or GuardConfig()
+        self._robot, keep = embodiment, embodiment.limits
         self._chains = Chains(urdf, embodiment)
-        self._clearance = Clearance(urdf, self._chains) if self.config.stop_distance else None
-        keep = embodiment.limits
+        self._poses = np.random.default_rng(0).uniform(keep.lower, keep.upper, (SAMPLES, keep.lower.size))
+        self._separation: Separation | None = None
+        if config.stop_distance:
+            clearance = Clearance(urdf, self._chains)
+            self._separation = Separation(clearance, self._poses, config.stop_distance, config.slow_distance)
         self._acceleration, self._jerk = keep.acceleration, keep.jerk
         self._arms = {arm.side: embodiment.arm_slice(arm.side) for arm in embodiment.arms}
 
@@ -72,8 +83,11 @@ class Guard:
             if part.times_ns.size:
                 poses[:, self._arms[side]] = part.at(times)
         every = np.vstack([start, poses])
-        near = self._near(every)
+        near = self._separation.distances(every) if self._separation is not None else None
         good = self._good(every, near)
+        every[good + 1 :] = every[good]
+        if near is not None:
+            near[good + 1 :] = near[good]
         spans_ns = self._spans(np.diff(np.concatenate([[start_ns], times])), every, near)
         stretched = start_ns + np.cumsum(spans_ns).astype(np.int64)
 
@@ -84,32 +98,24 @@ class Guard:
 
         return {side: reshaped(side, part) for side, part in rows.items()}
 
-    def _near(self, poses: Floats) -> Floats:
-        """(poses,) clearance in m, infinite where nothing is watched."""
-        if self._clearance is None:
-            return np.full(len(poses), np.inf)
-        return np.array([self._clearance.nearest(pose).distance_m for pose in poses])
-
-    def _good(self, poses: Floats, near: Floats) -> int:
+    def _good(self, poses: Floats, near: "Floats | None") -> int:
         """Index of the last pose before the first that is not allowed; the first pose is where we are."""
-        bad = (near < self.config.stop_distance) & (near < near[0])
+        good = len(poses) - 1 if self._separation is None or near is None else self._separation.allowed(near)
         if self.config.box:
             out = np.array([self._outside(pose) for pose in poses])
-            bad |= (out > 0) & (out > out[0])
-        return int(bad.argmax()) - 1 if bad.any() else len(poses) - 1
+            bad = (out > 0) & (out > out[0])
+            good = min(good, int(bad.argmax()) - 1) if bad.any() else good
+        return good
 
-    def _spans(self, spans_ns: Times, poses: Floats, near: Floats) -> Floats:
+    def _spans(self, spans_ns: Times, poses: Floats, near: "Floats | None") -> Floats:
         """(poses - 1,) times between poses, long enough for the speed cap and slow where links approach."""
         longer = np.ones(spans_ns.size)
-        config = self.config
-        if config.speed_cap:
+        if self.config.speed_cap:
             tools = np.array([self._tools(pose) for pose in poses])  # (poses, 2, 3)
             path_m = np.linalg.norm(np.diff(tools, axis=0), axis=2).max(axis=1)
-            longer = np.maximum(longer, path_m / (PLANNED_SHARE * config.speed_cap * spans_ns * 1e-9))
-        if config.slow_distance > config.stop_distance and self._clearance is not None:
-            room = (near[1:] - config.stop_distance) / (config.slow_distance - config.stop_distance)
-            share = np.where(near[1:] < near[:-1], np.clip(room, SLOWEST, 1.0), 1.0)
-            longer = np.maximum(longer, 1 / share)
+            longer = np.maximum(longer, path_m / (PLANNED_SHARE * self.config.speed_cap * spans_ns * 1e-9))
+        if self._separation is not None and near is not None:
+            longer = np.maximum(longer, 1 / self._separation.shares(near))
         return spans_ns * longer
 
     def veto(self, present: Motion, wanted: Motion) -> str:
@@ -124,14 +130,37 @@ class Guard:
         rest, before = self._rest(wanted), self._rest(present)
         if self.config.box and (out := self._outside(rest)) > 0 and out > self._outside(before):
             return f"a tool would stop {out * 1e3:.0f} mm outside the workspace box"
-        if self._clearance is not None:
-            near = self._clearance.nearest(rest)
-            if near.distance_m < self.config.stop_distance and near.distance_m < self._clearance.nearest(before)[0]:
-                return (
-                    f"{near.first} would stop {near.distance_m * 1e3:.0f} mm from {near.second} "
-                    f"(stop distance {self.config.stop_distance * 1e3:.0f} mm)"
-                )
-        return ""
+        return self._separation.veto(rest, before) if self._separation is not None else ""
+
+    def check_cost(self) -> str:
+        """Measure what the guard takes and return that in words. Raises ConfigError where the rate can't be kept.
+
+        Processor time is measured, so that other processes say nothing about this one.
+        """
+        still = np.zeros(self._poses.shape[1])
+        motions = [Motion(pose, still, still) for pose in self._poses]
+        began_s = time.thread_time()
+        for present, wanted in pairwise(motions):
+            self.veto(present, wanted)
+        tick_s = (time.thread_time() - began_s) / (SAMPLES - 1)
+        times: Times = self._robot.period_ns * (1 + np.arange(CHUNK_ROWS))
+        chunks = self._poses[: SAMPLES // CHUNK_ROWS * CHUNK_ROWS].reshape(-1, CHUNK_ROWS, still.size)
+        began_s = time.thread_time()
+        for rows in chunks:
+            self.shape(rows[0], 0, {side: Rows(times, rows[:, part]) for side, part in self._arms.items()})
+        chunk_s = (time.thread_time() - began_s) / len(chunks)
+        period_s = self._robot.period_ns * 1e-9
+        told = f"the guard takes {tick_s * 1e3:.2f} ms a tick and {chunk_s * 1e3:.1f} ms a chunk"
+        tick_most_s, chunk_most_s = TICK_SHARE * period_s, CHUNK_PERIODS * period_s
+        if tick_s > tick_most_s or chunk_s > chunk_most_s:
+            raise ConfigError(
+                f"{told}; robot {self._robot.name!r} at {self._robot.control_rate_hz:g} Hz leaves it "
+                f"{tick_most_s * 1e3:.2f} and {chunk_most_s * 1e3:.1f} ms. Give the URDF simpler collision shapes, "
+                f"lower control_rate_hz, or set guard.stop_distance to 0, which leaves distances unwatched"
+            )
+        never = self._separation.unwatched if self._separation is not None else ()
+        pairs = ", ".join(" and ".join(pair) for pair in never)
+        return told + (f"; always nearer than the stop distance, so not watched: {pairs}" if pairs else "")
 
     def _rest(self, motion: Motion) -> Floats:
         return stop_end(plan_stop(motion, self._acceleration, self._jerk))
