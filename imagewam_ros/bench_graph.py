@@ -167,6 +167,7 @@ def _processes(arguments: argparse.Namespace, folder: Path, model_ms: float, rep
         "device": "cpu",
         "instruction": "lift the tray with both hands",
         "replan_period_s": replan_ms / 1e3,
+        "sync.image_tolerance_s": 0.48 / arguments.camera_hz,  # below half a period
     }
     if arguments.model == "stub":
         policy["model_s"] = model_ms / 1e3

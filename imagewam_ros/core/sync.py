@@ -31,12 +31,12 @@ JOINTS = "joint_states"
 class SyncConfig:
     """How far apart partners may lie and how old a stream may be.
 
-    image_tolerance_s must be below half of the shortest camera period. joint_gap_s is the
-    longest stretch between two joint samples that may be bridged by a straight line. max_age_s
-    is counted from a stream's newest stamp.
+    image_tolerance_s must be below half of the shortest camera period; the default is for 30 Hz.
+    joint_gap_s is the longest stretch between two joint samples that may be bridged by a straight
+    line. max_age_s is counted from a stream's newest stamp.
     """
 
-    image_tolerance_s: float = 0.02
+    image_tolerance_s: float = 0.016
     joint_gap_s: float = 0.1
     max_age_s: float = 0.3
 
@@ -44,6 +44,16 @@ class SyncConfig:
         for name in ("image_tolerance_s", "joint_gap_s", "max_age_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
+
+    def check(self, rates_hz: Mapping[str, float]) -> None:
+        """Raise ConfigError unless an image has at most one partner in each of several cameras of these rates."""
+        camera = max(rates_hz, key=lambda name: rates_hz[name])
+        limit_s = 0.5 / rates_hz[camera]
+        if len(rates_hz) > 1 and self.image_tolerance_s >= limit_s:
+            raise ConfigError(
+                f"image_tolerance_s must be below {limit_s:.4f}, half a period of camera {camera!r} "
+                f"({rates_hz[camera]:g} Hz), found {self.image_tolerance_s}: a nearer image could come later"
+            )
 
     @property
     def image_tolerance_ns(self) -> int:

@@ -93,6 +93,7 @@ class PolicyNode(ManagedNode):
         self.cleanup.callback(self._inference.close)
         contract = self._inference.policy.contract
         cameras = {name: self._robot.camera(name) for name in contract.camera_names}
+        config.sync.check({name: camera.rate_hz for name, camera in cameras.items()})
         self._half_frame_ns = round(0.5e9 / cameras[contract.camera_names[0]].rate_hz)
         image_topics = {
             name: topics.compressed(camera.topic) if config.compressed else camera.topic

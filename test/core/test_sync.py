@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, StaleObservation
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.core.sync import JOINTS, SyncConfig, Synchroniser, frames, interpolate, nearest
 
 MS = 1_000_000
@@ -160,6 +162,21 @@ def test_only_images_of_a_frame_are_decoded() -> None:
 def test_configuration_is_checked() -> None:
     with pytest.raises(ConfigError, match="max_age_s must be positive, found 0"):
         SyncConfig(max_age_s=0)
+
+
+@pytest.mark.parametrize("robot", sorted(path.stem for path in (share_dir() / "config" / "robots").glob("*.yaml")))
+def test_default_fits_every_shipped_robot(robot: str) -> None:
+    SyncConfig().check({camera.name: camera.rate_hz for camera in load_embodiment(robot).cameras})
+
+
+def test_tolerance_stays_below_half_a_period_of_the_fastest_camera() -> None:
+    text = r"image_tolerance_s must be below 0.0083, half a period of camera 'wrist' \(60 Hz\), found 0.016: a nearer"
+    with pytest.raises(ConfigError, match=text):
+        SyncConfig().check({"head": 30, "wrist": 60})
+    with pytest.raises(ConfigError, match="below 0.0167, .* found 0.02"):
+        SyncConfig(image_tolerance_s=0.02).check({"head": 30, "wrist": 30})
+    SyncConfig(image_tolerance_s=0.008).check({"head": 30, "wrist": 60})
+    SyncConfig().check({"head": 60})
 
 
 @settings(max_examples=60, deadline=None)
