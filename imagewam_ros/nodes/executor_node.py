@@ -49,6 +49,8 @@ class ExecutorNode(ManagedNode):
         self._config = config = parameters.declare(self, ExecutorNodeConfig)
         self._robot = robot = load_embodiment(config.robot)
         guard = Guard(robot, describe(robot), config.guard) if config.guarded else None
+        if guard is not None:
+            self.get_logger().info(guard.check_cost())
         self._executor = executor = Executor(robot, config.control, guard)
         self._shadow = Shadow(robot) if config.shadow else None
         self._joints = JointMerge.of(robot)
