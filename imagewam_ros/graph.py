@@ -254,15 +254,29 @@ PROCESSES = (
         "executor",
         "executor_node",
         Death.ENDS_GRAPH,
-        {"robot": Ref("robot"), "real_time_factor": Ref("speed"), "guarded": False, "shadow": Ref("shadow")},
+        {
+            "robot": Ref("robot"),
+            "real_time_factor": Ref("speed"),
+            "guarded": False,
+            "shadow": Ref("shadow"),
+            "grippers": "commands",
+        },
         when={"sim": "mujoco"},
     ),
     Process(
         "executor",
         "executor_node",
         Death.ENDS_GRAPH,
+        # Whatever moves the real grippers, these two give them forward controllers.
+        {"robot": Ref("robot"), "shadow": Ref("shadow"), "grippers": "commands"},
+        when={"sim": ("mock", "gazebo")},
+    ),
+    Process(
+        "executor",
+        "executor_node",
+        Death.ENDS_GRAPH,
         {"robot": Ref("robot"), "shadow": Ref("shadow")},
-        when={"sim": ("none", "mock", "gazebo", "real")},
+        when={"sim": ("none", "real")},
     ),
     Process(
         "executor",

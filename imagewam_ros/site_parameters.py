@@ -41,6 +41,12 @@ def site_parameters(path: str, namespace: str) -> dict[str, Parameters]:
     return {name: values | named[name] for name, values in found.items()}
 
 
+def executor_output(path: str, namespace: str) -> str:
+    """Return the executor's output that a file sets, by default forward: which controllers of the arms must run."""
+    (executor,) = (values for name, values in site_parameters(path, namespace).items() if name.endswith("/executor"))
+    return str(executor.get("output", "forward"))
+
+
 def write_site_parameters(path: str, namespace: str, folder: Path) -> Path:
     """Write what `site_parameters` returns into `folder`, for --params-file, and return where it is."""
     file = folder / "site_parameters.yaml"

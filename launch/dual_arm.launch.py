@@ -50,7 +50,7 @@ from imagewam_ros.graph import (
     settings,
 )
 from imagewam_ros.packages import OTHERS, needed_packages, require_packages
-from imagewam_ros.site_parameters import write_site_parameters
+from imagewam_ros.site_parameters import executor_output, write_site_parameters
 from imagewam_ros.supervisor import enclave
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -79,6 +79,7 @@ def prepare(context: LaunchContext) -> None:
     folder = tempfile.mkdtemp(prefix="imagewam_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     context.launch_configurations[SITE] = str(write_site_parameters(*site_of(context), Path(folder)))
+    context.launch_configurations["output"] = executor_output(*site_of(context))
 
 
 def site_of(context: LaunchContext) -> tuple[str, str]:
@@ -139,7 +140,7 @@ class Urdf(Substitution):
 
 def others(sim: str) -> IncludeLaunchDescription:
     """Programs of other packages that a value of sim needs."""
-    passed = ("robot", "namespace", "use_sim_time")
+    passed = ("robot", "namespace", "use_sim_time", "output")
     return IncludeLaunchDescription(
         PathJoinSubstitution([FindPackageShare(PACKAGE), "launch", "ros2_control.launch.py"]),
         launch_arguments=[("hardware", sim), *((name, LaunchConfiguration(name)) for name in passed)],

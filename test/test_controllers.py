@@ -41,7 +41,8 @@ PLUGINS = {"mock": "mock_components/GenericSystem", "gazebo": "gz_ros2_control/G
 
 def read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(path.read_text())
-    return {name: section["ros__parameters"] for name, section in found.items()}
+    assert all(name.startswith("/**/") for name in found), "in any namespace"
+    return {name.removeprefix("/**/"): section["ros__parameters"] for name, section in found.items()}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -136,6 +136,13 @@ def test_isaac_gets_joint_commands_and_hardware_is_guarded() -> None:
         assert "guarded" not in found
 
 
+def test_grippers_of_simulated_arms_have_forward_controllers_whatever_the_real_ones_have() -> None:
+    for sim, grippers in (("mujoco", "commands"), ("mock", "commands"), ("gazebo", "commands"), ("real", None)):
+        values = settings({"sim": sim, "robot": "fr3"})
+        executor = next(p for p in running(values) if p.name == "executor")
+        assert parameters(executor, values).get("grippers") == grippers
+
+
 NEEDS = [
     *(
         ({"sim": sim}, rf"sim:={sim} needs robot_state_publisher, controller_manager, .*sudo apt install ros")

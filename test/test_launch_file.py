@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError
 from imagewam_ros.core.paths import share_dir
 from imagewam_ros.graph import (
@@ -195,19 +196,78 @@ def test_real_arms_need_a_driver(described: tuple[Any, Any], control: str, text:
     require("mine", "<robot><ros2_control><hardware><plugin>a/B</plugin></hardware></ros2_control></robot>")
 
 
-def test_controllers_that_are_started_are_configured_for_every_robot() -> None:
-    names = ast.literal_eval(
-        next(
-            node.value
-            for node in ast.walk(ast.parse(ROS2_CONTROL.read_text()))
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTROLLERS"
-        )
-    )
+HARDWARE = """<robot><ros2_control>{}</ros2_control></robot>"""
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"), [("forward", "forward_position_controller"), ("trajectory", "joint_trajectory_controller")]
+)
+def test_controllers_follow_the_executors_output_and_the_description(
+    described: tuple[Any, Any], output: str, kind: str
+) -> None:
+    del described
+    started = runpy.run_path(str(ROS2_CONTROL))["started"]
     robots = sorted((share_dir() / "config" / "robots").glob("*.yaml"))
     assert robots
-    for robot in robots:
-        configured = yaml.safe_load((share_dir() / "config" / "controllers" / robot.name).read_text())
-        assert set(names) <= set(configured["controller_manager"]["ros__parameters"])
+    for path in robots:
+        robot = load_embodiment(path.stem)
+        arms, whole = ("".join(f"<joint name='{j.name}'/>" for a in robot.arms for j in some(a)) for some in PARTS)
+        names = [f"left_{kind}", "left_gripper_controller", f"right_{kind}", "right_gripper_controller"]
+        assert started(robot, HARDWARE.format(whole), output) == ["joint_state_broadcaster", *names]
+        assert started(robot, HARDWARE.format(arms), output) == ["joint_state_broadcaster", *names[::2]]
+        configured = yaml.safe_load((share_dir() / "config" / "controllers" / path.name).read_text())
+        assert set(names) <= set(configured["/**/controller_manager"]["ros__parameters"])
+
+
+PARTS = (lambda arm: arm.joints, lambda arm: arm.members)
+
+
+@pytest.mark.parametrize(("text", "output"), [("", "forward"), ("output: trajectory", "trajectory")])
+def test_the_output_in_a_sites_file_reaches_the_controllers(
+    described: tuple[Any, Any], tmp_path: Path, text: str, output: str
+) -> None:
+    context, entities = described
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"executor: {{ros__parameters: {{{text}}}}}\n")
+    chosen = {"namespace": "cell", "parameters": str(file)}
+    context.launch_configurations.update({a.name: str(a.default).lower() for a in ARGUMENTS} | chosen)
+    next(e for e in entities if type(e).__name__ == "OpaqueFunction").visit(context)
+    include = next(e for e in entities if type(e).__name__ == "IncludeLaunchDescription")
+    assert dict(include.launch_arguments)["output"].perform(context) == output
+
+
+def test_controllers_that_a_namespace_would_hide_are_refused(described: tuple[Any, Any], tmp_path: Path) -> None:
+    context, _ = described
+    require = runpy.run_path(str(ROS2_CONTROL))["require_keys"]
+    file = tmp_path / "mine_controllers.yaml"
+    file.write_text("controller_manager: {}\n/**/left_gripper_controller: {}\n/cell/right_gripper_controller: {}\n")
+    context.launch_configurations["namespace"] = ""
+    require(file, context)
+    context.launch_configurations["namespace"] = "cell"
+    text = "controller_manager would reach nobody in namespace /cell; write /\\*\\*/controller_manager, as config/"
+    with pytest.raises(ConfigError, match=text):
+        require(file, context)
+    for shipped in (share_dir() / "config" / "controllers").glob("*.yaml"):
+        require(shipped, context)
+
+
+def test_the_controllers_outlive_the_executor(described: tuple[Any, Any]) -> None:
+    """Out of the terminal's session they miss its Ctrl-C; the executor's end is theirs."""
+    context, entities = described
+    programs, handler = runpy.run_path(str(ROS2_CONTROL))["manager"]("controllers.yaml")
+    patience = "".join(part.perform(context) for part in programs.sigterm_timeout)
+    assert float(patience) > 5, "by then launch has ended the executor"
+    (call,) = (c for c in ast.walk(ast.parse(ROS2_CONTROL.read_text())) if "ros2_control_node" in words_of(c))
+    assert {k.arg: ast.unparse(k.value) for k in call.keywords}["prefix"] == "'setsid'"
+    is_executor = runpy.run_path(str(ROS2_CONTROL))["is_executor"]
+    nodes = [e for e in entities if type(e).__name__ == "Node"]
+    assert {n.node_executable for n in nodes if is_executor(n)} == {"executor_node"}
+    assert type(handler.event_handler).__name__ == "OnProcessExit"
+
+
+def words_of(call: ast.AST) -> list[str]:
+    """Plain words that are given to a call."""
+    return [a.value for a in call.args if isinstance(a, ast.Constant)] if isinstance(call, ast.Call) else []
 
 
 def test_what_others_offer_is_named_with_its_package() -> None:
@@ -224,7 +284,9 @@ def test_without_the_packages_the_launch_says_what_to_install(
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     monkeypatch.setenv("AMENT_PREFIX_PATH", "")
     start = runpy.run_path(str(ROS2_CONTROL))["start"]
-    context.launch_configurations.update({"hardware": "mock", "robot": "sim_cell", "namespace": ""})
+    context.launch_configurations.update(
+        {"hardware": "mock", "robot": "sim_cell", "namespace": "", "output": "forward"}
+    )
     with pytest.raises(GraphError, match="sim:=mock needs robot_state_publisher, controller_manager"):
         start(context)
 

@@ -101,7 +101,7 @@ def test_ros2_control_commands_the_policys_joints(robot, urdf):
 def test_controllers_have_the_joints_in_order_and_the_names_that_the_nodes_use(robot):
     path = share_dir() / "config" / "controllers" / f"{robot.name}.yaml"
     controllers = yaml.safe_load(path.read_text())
-    started = controllers["controller_manager"]["ros__parameters"]
+    started = controllers["/**/controller_manager"]["ros__parameters"]
     assert started["update_rate"] >= robot.control_rate_hz
     for arm in robot.arms:
         names = [joint.name for joint in arm.joints]
@@ -110,8 +110,23 @@ def test_controllers_have_the_joints_in_order_and_the_names_that_the_nodes_use(r
             ("joint_trajectory_controller", names),
             ("gripper_controller", [arm.gripper.name]),
         ):
-            assert controllers[f"{arm.side}_{kind}"]["ros__parameters"]["joints"] == joints
+            assert controllers[f"/**/{arm.side}_{kind}"]["ros__parameters"]["joints"] == joints
             assert "type" in started[f"{arm.side}_{kind}"]
+
+
+@pytest.mark.parametrize(("version", "kind"), [("1.1.0", "robot_type"), ("0.1.0", "arm_id")])
+def test_frankas_driver_gets_its_seven_joints_and_what_it_asks_for(monkeypatch, version, kind):
+    """Source: franka_ros2 v3.4.0 and v3.1.0, FrankaHardwareInterface::on_init and kNumberOfJoints."""
+    pytest.importorskip("ament_index_python", reason="xacro needs it to find packages")
+    prefixes = [os.environ.get("AMENT_PREFIX_PATH", ""), str(STAND_INS)]
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(filter(None, prefixes)))
+    fr3 = load_embodiment("fr3")
+    systems = ET.fromstring(describe(fr3, {"hardware": "real", "franka_version": version})).findall("ros2_control")
+    for system, arm, address in zip(systems, fr3.arms, ("172.16.0.2", "172.16.1.2"), strict=True):
+        assert [joint.get("name") for joint in system.findall("joint")] == [joint.name for joint in arm.joints]
+        given = {param.get("name"): param.text for param in system.findall("hardware/param")}
+        assert given == {"version": version, kind: "fr3", "prefix": f"{arm.side}_", "robot_ip": address}
+    assert fr3.grippers == "gripper_command"
 
 
 def test_description_of_a_vendor_who_is_not_installed_says_so(monkeypatch):
