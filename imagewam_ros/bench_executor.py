@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="forward", help="of --timing: forward, trajectory (default: %(default)s)")
     parser.add_argument("--fifo-priority", type=int, default=0, help="of --timing: SCHED_FIFO, 1 to 99 (default: off)")
     parser.add_argument("--cpu", type=int, default=-1, help="of --timing: CPU of the control thread (default: any)")
+    parser.add_argument("--guarded", action="store_true", help="of --timing: with the guard, as on hardware")
     parser.add_argument("--json", action="store_true", help="print only the line of JSON")
 
 

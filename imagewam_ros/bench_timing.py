@@ -46,7 +46,7 @@ def measure(robot: Embodiment, arguments: argparse.Namespace) -> dict[str, Any]:
         parameters = {
             "robot": arguments.robot,
             "output": arguments.output,
-            "guarded": False,
+            "guarded": arguments.guarded,
             "fifo_priority": arguments.fifo_priority,
             "cpu": arguments.cpu,
         }
@@ -64,6 +64,7 @@ def measure(robot: Embodiment, arguments: argparse.Namespace) -> dict[str, Any]:
         "rate_hz": robot.control_rate_hz,
         "output": arguments.output,
         "fifo_priority": arguments.fifo_priority,
+        "guarded": arguments.guarded,
         **found,
         **allocations(robot, arguments.seed),
     }
@@ -71,13 +72,14 @@ def measure(robot: Embodiment, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return the figures for a person."""
+    guarded = "guarded" if found["guarded"] else "without its guard"
     lines = [f"{'period, ms':<22}{'p50':>9}{'p99':>9}{'max':>9}{'p50 off by':>12}"]
     for name, key in (("executor node", "period_ms"), ("empty loop beside it", "empty_loop_period_ms")):
         figures = found[key]
         off = figures["p50"] * found["rate_hz"] / 1e3 - 1
         lines.append(f"{name:<22}{figures['p50']:>9.3f}{figures['p99']:>9.3f}{figures['max']:>9.3f}{off:>12.2%}")
     lines.append(
-        f"{found['ticks']} ticks in {found['seconds']:.1f} s, {found['late_ticks']} late; the node took "
+        f"{found['ticks']} ticks in {found['seconds']:.1f} s, {found['late_ticks']} late; the node, {guarded}, took "
         f"{found['cpu_share']:.1%} of one core (load average {found['load_average']:.1f} on {found['cpu_cores']} cores)"
     )
     bytes_ = found["transient_bytes"]

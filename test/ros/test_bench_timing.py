@@ -6,19 +6,23 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from imagewam_ros.bench_timing import COUNTED_TICKS
 
 
-def test_the_real_node_is_timed_beside_an_empty_loop() -> None:
+@pytest.mark.parametrize(("output", "more"), [("trajectory", ()), ("forward", ("--guarded",))])
+def test_the_real_node_is_timed_beside_an_empty_loop(output: str, more: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "imagewam_ros", "bench", "executor", "--timing", "--seconds", "2"]
-    command += ["--output", "trajectory"]
+    command += ["--output", output, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert lines[0].split() == ["period,", "ms", "p50", "p99", "max", "p50", "off", "by"]
     assert lines[1].startswith("executor node") and lines[2].startswith("empty loop beside it")
     found = json.loads(lines[-1])
-    assert (found["rate_hz"], found["output"]) == (200.0, "trajectory")
+    assert (found["rate_hz"], found["output"], found["guarded"]) == (200.0, output, bool(more))
+    assert ("the node, guarded, took" in done.stdout) == bool(more)
     assert found["ticks"] >= 10
     assert 0 < found["cpu_share"] <= 1.5
     for key in ("period_ms", "empty_loop_period_ms"):
