@@ -11,6 +11,7 @@ import torch
 from small_spaces import CHAINS, READY, ROBOT, bimanual_checkpoint, one_arm_checkpoint
 from small_training import SMALL, write_episodes
 
+from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import EmbodimentMismatch
 from imagewam_ros.core.schema import Observation
 from imagewam_ros.core.spaces import PoseFormat
@@ -20,10 +21,13 @@ from imagewam_ros.kinematics.poses import matrix
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.policy import Policy, arm_space_of
 from imagewam_ros.training import run
+from imagewam_ros.training.fit import check_fit
 from imagewam_ros.training.pixels import load_demonstrations
 from imagewam_ros.training.samples import Samples
 
-REACH = np.where(ROBOT.gripper_mask, 0.01, 0.08)
+REACH = np.where(ROBOT.gripper_mask, 0.003, 0.08)
+OPEN = np.where(ROBOT.gripper_mask, 0.04, READY)
+"""As READY, with open grippers, which a gripper of two states can say."""
 PRESET = replace(SMALL, needs_base=True)
 
 
@@ -78,8 +82,9 @@ def test_training_goes_on_from_tools_of_both_arms(bimanual: Path, trained: Path)
             assert numbers[[7, 15]] * 0.02 + 0.02 == pytest.approx(target[[6, 13]], abs=1e-6)
 
 
-def test_what_is_taught_is_what_a_policy_would_command(one_arm: Path, episodes: Path, tmp_path: Path) -> None:
+def test_what_is_taught_is_what_a_policy_would_command(one_arm: Path, tmp_path: Path) -> None:
     """Steps of one tool, through the policy's own way back, are the demonstrated joints of that arm."""
+    episodes = write_episodes(tmp_path / "open", begin=OPEN, reach=np.where(ROBOT.gripper_mask, 0, 0.04))
     run.train(PRESET, [episodes], tmp_path, ROBOT, seed=0, base=one_arm)
     samples = samples_of(tmp_path, one_arm)
     contract = samples.contract
@@ -88,10 +93,10 @@ def test_what_is_taught_is_what_a_policy_would_command(one_arm: Path, episodes: 
     assert samples.space is not None
     for frame, chunk in enumerate(taught.double().numpy()):
         found = samples.space.targets(back.inverse(chunk), samples.dataset.positions[frame])
-        wanted = samples.dataset.chunks(np.array([frame]))[0][0][:, :6]
+        wanted = samples.dataset.chunks(np.array([frame]))[0][0][:, :7]
         tool = CHAINS.forward(np.concatenate([found[-1], READY[7:]]))["left"]
-        assert np.allclose(tool, CHAINS.forward(np.concatenate([wanted[-1], READY[6:]]))["left"], atol=1e-4)
-        assert np.abs(found[:, :6] - wanted).max() < 1e-3
+        assert np.allclose(tool, CHAINS.forward(np.concatenate([wanted[-1], READY[7:]]))["left"], atol=1e-4)
+        assert np.abs(found - wanted).max() < 1e-3
     seen = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in ROBOT.cameras}
     chunk_ = Policy.load(tmp_path / "checkpoint", ROBOT).infer(Observation(0, seen, READY, "lift"), seed=1)
     assert chunk_.joint_names == ROBOT.joint_names[:7]
@@ -103,6 +108,60 @@ def test_states_are_the_policys(bimanual: Path, trained: Path) -> None:
     forward = normaliser(samples.contract.normalisation, samples.statistics["state"]).forward
     wanted = [forward(space.state(positions)) for positions in samples.dataset.positions[3:6]]
     assert np.allclose(samples.states(np.arange(3, 6)).numpy(), wanted, atol=1e-5)
+
+
+def test_padding_carries_nothing(episodes: Path, tmp_path: Path) -> None:
+    """A network with numbers that mean nothing learns as one without them."""
+    base = bimanual_checkpoint(tmp_path / "base", spread=0.1, padded_dims=(3, 17))
+    run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base)
+    samples = replace(samples_of(tmp_path / "run", base), padded_dims=(3, 17))
+    instruction = load_checkpoint(base).model.encode_instruction("lift the tray with both hands")
+    samples.instructions["lift the tray with both hands"] = instruction  # type: ignore[index]
+    batch = samples.draw(np.arange(8), replace(SMALL.training, proprio_noise=0.1), 0, 0)
+    kept = [place for place in range(18) if place not in (3, 17)]
+    assert batch.actions.shape[-1] == batch.action_noise.shape[-1] == batch.proprio.shape[-1] == 18
+    assert not batch.actions[..., [3, 17]].any() and not batch.proprio[..., [3, 17]].any()
+    assert batch.proprio[..., kept].abs().min() > 0
+    assert batch.action_dim_is_pad is not None and batch.action_dim_is_pad.sum(1).tolist() == [2] * 4
+    assert batch.action_dim_is_pad[:, [3, 17]].all()
+
+
+def test_times_lie_on_the_checkpoints_grid(bimanual: Path, trained: Path) -> None:
+    samples = samples_of(trained, bimanual)
+    samples.instructions["lift the tray with both hands"] = load_checkpoint(bimanual).model.encode_instruction("x")  # type: ignore[index]
+    assert samples.contract.denoising.time_grid == "bfloat16"
+    batch = samples.draw(np.arange(8), SMALL.training, 0, 0)
+    exact = replace(samples, contract=replace(samples.contract, denoising=Denoising()))
+    other = exact.draw(np.arange(8), SMALL.training, 0, 0)
+    for mine, drawn in (
+        (batch.action_timestep, other.action_timestep),
+        (batch.target_timestep, other.target_timestep),
+    ):
+        assert mine is not None and drawn is not None
+        assert torch.equal(mine, drawn.bfloat16().float()) and not torch.equal(mine, drawn)
+
+
+def test_targets_beyond_the_checkpoints_scale_are_refused(episodes: Path, tmp_path: Path) -> None:
+    """Clipped, they would teach the policy to go elsewhere, and the held-out error would not show it."""
+    base = bimanual_checkpoint(tmp_path / "base", spread=0.002)
+    with pytest.raises(
+        EmbodimentMismatch, match=r"action left_x: \d+\.\d% of the demonstrated values lie beyond.*frame"
+    ):
+        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base)
+
+
+def test_a_few_values_beyond_the_scale_are_told(bimanual: Path, trained: Path) -> None:
+    samples = samples_of(trained, bimanual)
+    actions = samples.statistics["action"]
+    narrow = replace(actions, std=np.where(np.arange(16) == 2, actions.std / 8, actions.std))
+    few = replace(samples, statistics={**samples.statistics, "action": narrow})
+    (line,) = check_fit(few, np.arange(24))
+    assert line.startswith("action left_z: ") and not check_fit(samples, np.arange(24))
+
+
+def test_a_gripper_of_two_states_is_not_taught_half_open_ones(one_arm: Path, episodes: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmbodimentMismatch, match="of the left gripper are neither open nor closed"):
+        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=one_arm)
 
 
 def test_episodes_of_other_joints_are_named(bimanual: Path, tmp_path: Path) -> None:

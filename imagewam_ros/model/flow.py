@@ -53,9 +53,13 @@ def shifted(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def draw_timesteps(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) in 0..1000 of uniform u, bent by shift, on the generator's device."""
-    return TIMESTEPS * shifted(torch.rand(count, generator=generator, device=generator.device), shift)
+def draw_timesteps(count: int, shift: float, generator: torch.Generator, time_grid: str = "float32") -> Tensor:
+    """Timesteps (count,) in 0..1000 of uniform u, bent by shift, on the generator's device.
+
+    time_grid "bfloat16" rounds them as those were that released models learned from (docs/model.md, section 4).
+    """
+    drawn = TIMESTEPS * shifted(torch.rand(count, generator=generator, device=generator.device), shift)
+    return drawn.bfloat16().to(drawn.dtype) if time_grid == "bfloat16" else drawn
 
 
 def action_noise(seed: int, horizon: int, dims: int) -> Tensor:

@@ -31,6 +31,7 @@ class Samples:
 
     Where text features depend on the image (Ovis-U1), text computes them from pixels (frames, H, W, 3).
     Where the contract's vectors are not the data set's joints, space makes them; each frame's are made once.
+    padded_dims are the network's numbers that mean nothing: zero in state and actions, and no part of the loss.
     """
 
     dataset: Dataset
@@ -41,6 +42,7 @@ class Samples:
     text: TextEncoder | None = None
     pixels: Pixels | None = None
     space: "ArmSpace | None" = None
+    padded_dims: tuple[int, ...] = ()
     _vectors: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False)
 
     def draw(self, rows: Rows, config: TrainConfig, seed: int, step: int) -> JointBatch:
@@ -51,9 +53,10 @@ class Samples:
         proprio, (actions, past_end) = self.states(chosen), self.actions(chosen)
         left_out = past_end if config.mask_past_end else self.dataset.unknown(chosen)
         proprio = proprio + config.proprio_noise * torch.randn(proprio.shape, generator=noise)
-        shape, shift = (config.batch * config.draws, *actions.shape[1:]), self.contract.denoising.shift
+        proprio, actions = self.widened(proprio), self.widened(actions)
+        shape, denoising = (config.batch * config.draws, *actions.shape[1:]), self.contract.denoising
         action_noise = torch.randn(shape, generator=noise)
-        action_timestep = flow.draw_timesteps(shape[0], shift, noise)
+        action_timestep = flow.draw_timesteps(shape[0], denoising.shift, noise, denoising.time_grid)
         target = self.images(self.dataset.future(chosen[: config.targets])) if config.targets else None
         return JointBatch(
             reference=self.images(chosen),
@@ -64,8 +67,11 @@ class Samples:
             action_timestep=action_timestep,
             target=target,
             target_noise=None if target is None else torch.randn(target.shape, generator=noise),
-            target_timestep=None if target is None else flow.draw_timesteps(config.targets, shift, noise),
+            target_timestep=None
+            if target is None
+            else flow.draw_timesteps(config.targets, denoising.shift, noise, denoising.time_grid),
             action_is_pad=torch.from_numpy(left_out) if left_out.any() else None,
+            action_dim_is_pad=self._meaningless(actions) if self.padded_dims else None,
             prefix_at_zero=config.prefix_at_zero,
         )
 
@@ -74,20 +80,42 @@ class Samples:
         return torch.from_numpy(self.latents[rows]).float()
 
     def states(self, rows: Rows) -> Tensor:
-        """Normalised joint positions (B, P)."""
+        """Normalised states (B, P)."""
         normalise = normaliser(self.contract.normalisation, self.statistics["state"])
-        states = self.dataset.positions[rows]
-        if self.space is not None:
-            states = np.stack([self._made(self.space, int(row))[0] for row in rows])
-        return torch.from_numpy(normalise.forward(states)).float()
+        return torch.from_numpy(normalise.forward(self.measured(rows))).float()
 
     def actions(self, rows: Rows) -> tuple[Tensor, NDArray[np.bool_]]:
         """Normalised chunks (B, T, D) and which rows lie past a demonstration's end (B, T)."""
         normalise = normaliser(self.contract.normalisation, self.statistics["action"])
+        chunks, past_end = self.taught(rows)
+        return torch.from_numpy(normalise.forward(chunks)).float(), past_end
+
+    def measured(self, rows: Rows) -> Floats:
+        """States (B, P) in the contract's numbers."""
+        if self.space is None:
+            return self.dataset.positions[rows]
+        return np.stack([self._made(self.space, int(row))[0] for row in rows])
+
+    def taught(self, rows: Rows) -> tuple[Floats, NDArray[np.bool_]]:
+        """Chunks (B, T, D) in the contract's numbers and which rows lie past a demonstration's end (B, T)."""
         chunks, past_end = self.dataset.chunks(rows)
         if self.space is not None:
             chunks = np.stack([self._made(self.space, int(row))[1] for row in rows])
-        return torch.from_numpy(normalise.forward(chunks)).float(), past_end
+        return chunks, past_end
+
+    def widened(self, values: Tensor) -> Tensor:
+        """Values (..., dims) with zeros at the padded dims."""
+        if not self.padded_dims:
+            return values
+        wide = values.new_zeros(*values.shape[:-1], values.shape[-1] + len(self.padded_dims))
+        wide[..., [place for place in range(wide.shape[-1]) if place not in self.padded_dims]] = values
+        return wide
+
+    def _meaningless(self, actions: Tensor) -> Tensor:
+        """Which numbers of each sample (B, D) are padding."""
+        padded = torch.zeros(actions.shape[0], actions.shape[-1], dtype=torch.bool)
+        padded[:, list(self.padded_dims)] = True
+        return padded
 
     def _made(self, space: "ArmSpace", row: int) -> tuple[Floats, Floats]:
         """State (P,) and chunk (T, D) of one frame in the model's own numbers."""

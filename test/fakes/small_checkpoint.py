@@ -29,8 +29,9 @@ def cell_contract(robot: Embodiment) -> Contract:
 
 
 def small_checkpoint(
-    directory: Path, contract: Contract | None = None, statistics: Mapping[str, Statistics] | None = None
-) -> Path:
+    directory: Path, contract: Contract | None = None, statistics: Mapping[str, Statistics] | None = None,
+    padded_dims: tuple[int, ...] = (),
+) -> Path:  # fmt: skip
     """Write a checkpoint, for the simulated cell unless `contract` and `statistics` say otherwise."""
     torch.manual_seed(0)
     robot = load_embodiment("sim_cell")
@@ -42,7 +43,8 @@ def small_checkpoint(
     )
     config = Flux2Config(
         hidden=32, heads=2, axes=(4, 4, 4, 4), double=1, single=2, channels=16, text_dim=24, action_hidden=16,
-        action_dim=statistics["action"].mean.size, proprio_dim=statistics["state"].mean.size,
+        action_dim=statistics["action"].mean.size + len(padded_dims), padded_dims=padded_dims,
+        proprio_dim=statistics["state"].mean.size + len(padded_dims),
     )  # fmt: skip
     spec = factory.ModelSpec("flux2", config, TextSpec((1, 2)))
     model = ImageWam(factory.build_network(spec), Flux2Codec(autoencoder), text, spec, contract.prompt, 16)

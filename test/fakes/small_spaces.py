@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from small_checkpoint import cell_contract, small_checkpoint
 
+from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import Floats
 from imagewam_ros.core.spaces import GripperScale, Part, PoseFormat
@@ -46,11 +47,12 @@ def tools(spread: float) -> Statistics:
     return around(np.array(middle), spread)
 
 
-def bimanual_checkpoint(directory: Path, spread: float = 0.002) -> Path:
+def bimanual_checkpoint(directory: Path, spread: float = 0.002, padded_dims: tuple[int, ...] = ()) -> Path:
     """Both tools and grippers in InternData's way; the actions seen in training lie within some `spread`."""
     contract = replace(cell_contract(ROBOT), relative=(False,) * 14, state=INTERNDATA, action=INTERNDATA)
+    contract = replace(contract, denoising=Denoising(time_grid="bfloat16"))
     statistics = {"state": tools(0.05), "action": tools(spread)}
-    return small_checkpoint(directory, contract, statistics)
+    return small_checkpoint(directory, contract, statistics, padded_dims)
 
 
 def one_arm_checkpoint(directory: Path) -> Path:
