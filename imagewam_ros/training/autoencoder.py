@@ -18,6 +18,7 @@ from tqdm import tqdm, trange
 
 from imagewam_ros.model.autoencoder import Flux2Codec
 from imagewam_ros.model.protocol import ImageCodec
+from imagewam_ros.training.disk import reserve, writing
 from imagewam_ros.training.pixels import Pixels, to_unit
 from imagewam_ros.training.presets import AutoencoderConfig
 from imagewam_ros.training.rates import cosine
@@ -103,16 +104,17 @@ def encode_all(
 ) -> NDArray[np.float16]:
     """Encode mosaics to latents (frames, C, h, w) in `path`, float16; whole or not there.
 
-    Frames that are not among `rows` (all without it) stay zero.
+    Frames that are not among `rows` (all without it) stay zero. Raises DiskError when the disk has no space for them.
     """
     rows = np.arange(len(mosaics)) if rows is None else rows
     part, shape = path.with_suffix(".part.npy"), codec.encode(to_unit(mosaics[:1])).shape[1:]
-    latents = np.lib.format.open_memmap(part, "w+", np.float16, (len(mosaics), *shape))
+    latents = reserve(part, np.float16, (len(mosaics), *shape))
     for start in tqdm(range(0, len(rows), ENCODE_BATCH), unit="batch", desc="encoding"):
         some = rows[start : start + ENCODE_BATCH]
         latents[some] = codec.encode(to_unit(mosaics[some])).numpy()
-    latents.flush()
-    part.replace(path)
+    with writing(path):
+        latents.flush()
+        part.replace(path)
     return np.load(path)  # type: ignore[no-any-return]
 
 
