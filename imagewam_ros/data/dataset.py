@@ -24,7 +24,8 @@ STATISTICS_CHUNKS = 20_000
 class Demonstration:
     """One demonstration without its images: positions and actions (frames, joints), rad or m.
 
-    correction: it ends where the human let go, in the middle of a motion, and not where the task was done.
+    open_end: it ends in the middle of a motion, where a human let go or frames are missing, and not where the task was
+    done.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Demonstration:
     seed: int
     positions: Floats
     actions: Floats
-    correction: bool = False
+    open_end: bool = False
 
 
 class Dataset:
@@ -53,7 +54,7 @@ class Dataset:
         lengths = np.array([len(d.positions) for d in demonstrations])
         stops = np.cumsum(lengths)
         self._last = np.repeat(stops - 1, lengths)
-        self._correction = np.repeat([d.correction for d in demonstrations], lengths)
+        self._open_end = np.repeat([d.open_end for d in demonstrations], lengths)
         self.owner = np.repeat(np.arange(len(lengths)), lengths)
         self.time = np.arange(len(self)) - np.repeat(stops - lengths, lengths)
 
@@ -64,7 +65,7 @@ class Dataset:
     def chunks(self, rows: Rows) -> tuple[Floats, NDArray[np.bool_]]:
         """Action chunks (B, T, joints) of frames `rows` and where they run past the end (B, T).
 
-        Past its end a demonstration stays at its last target. What comes after a correction is unknown: see `unknown`.
+        Past its end a demonstration stays at its last target. What comes after an open end is unknown: see `unknown`.
         """
         due = rows[:, None] + np.arange(self.horizon)  # (B, T)
         last = self._last[rows][:, None]
@@ -72,9 +73,9 @@ class Dataset:
         return chunks, due > last
 
     def unknown(self, rows: Rows) -> NDArray[np.bool_]:
-        """Where chunks (B, T) of frames `rows` run past the end of a correction: nobody stopped there."""
+        """Where chunks (B, T) of frames `rows` run past an open end: nobody stopped there."""
         due = rows[:, None] + np.arange(self.horizon)
-        unknown: NDArray[np.bool_] = (due > self._last[rows][:, None]) & self._correction[rows][:, None]
+        unknown: NDArray[np.bool_] = (due > self._last[rows][:, None]) & self._open_end[rows][:, None]
         return unknown
 
     def future(self, rows: Rows) -> Rows:

@@ -66,5 +66,7 @@ def checkpoint_hash(directory: Path) -> str:
         path = directory / name
         if not path.is_file():
             raise CheckpointError(f"no {name} in {directory}; is it a checkpoint directory?")
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while part := file.read(1 << 24):
+                digest.update(part)
     return digest.hexdigest()[:16]

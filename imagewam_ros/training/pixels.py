@@ -3,8 +3,8 @@
 
 import json
 import multiprocessing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,77 +13,93 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from imagewam_ros.core.contract import Contract, Mosaic
-from imagewam_ros.core.embodiment import Embodiment
-from imagewam_ros.core.errors import EmbodimentMismatch, EpisodeError
+from imagewam_ros.core.contract import Mosaic
+from imagewam_ros.core.errors import EpisodeError
+from imagewam_ros.data.bag_streams import frame_images
 from imagewam_ros.data.dataset import Demonstration
-from imagewam_ros.data.episode import FIRST_SEED, Provenance, find_episodes, read_provenance
-from imagewam_ros.data.frames import read_frames
-from imagewam_ros.data.interventions import lessons
+from imagewam_ros.data.interventions import SHORTEST
+from imagewam_ros.data.stretches import Lesson, judge
+from imagewam_ros.data.workers import side_by_side
+from imagewam_ros.model.checkpoint import write_json
 from imagewam_ros.model.preprocess import mosaic_pixels
+from imagewam_ros.training.disk import reserve, writing
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class ReadConfig:
+    """How to read episodes: trim_idle cuts off what comes before the first motion; workers is a number of processes.
+
+    policy_runs also takes, as a whole, successes of a policy in which nobody took over.
+    """
+
+    trim_idle: bool = False
+    policy_runs: bool = False
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class ReadingReport:
+    """What reading left out: unfit episodes by folder with the reason, frames of idle beginnings and short stretches.
+
+    broken counts episodes with holes between frames, of which each unbroken stretch is a demonstration.
+    """
+
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    broken: int = 0
+    idle_frames: int = 0
+    short_frames: int = 0
+
+    def lines(self) -> list[str]:
+        """Return it in words for a person, nothing where nothing was left out."""
+        told = [f"left out {path}: {reason}" for path, reason in self.unfit.items()]
+        counts = {
+            "episodes have holes between frames; each of their unbroken stretches is a demonstration": self.broken,
+            "frames of idle beginnings are left out": self.idle_frames,
+            f"frames of stretches shorter than {SHORTEST} frames are left out": self.short_frames,
+        }
+        return told + [f"{count} {what}" for what, count in counts.items() if count]
+
+
+@dataclass(frozen=True)
 class Footage:
-    """Mosaics (frames, H, W, 3) of all demonstrations in order, memory-mapped, and the demonstrations."""
+    """Mosaics (frames, H, W, 3) of all demonstrations in order, memory-mapped, these demonstrations, and the rest."""
 
     mosaics: Pixels
     demonstrations: tuple[Demonstration, ...]
+    report: ReadingReport
 
 
-def successful_episodes(roots: Sequence[Path]) -> dict[Path, Provenance]:
-    """Return the episodes labelled success under `roots`.
+def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, config: ReadConfig) -> Footage:
+    """Read episodes side by side into `store` (pixels.npy, reading.json, demonstrations.npz), or what it holds already.
 
-    Raises EpisodeError when there is none, or one of a scene that evaluations use.
+    Unfit episodes are left out. Raises EpisodeError when none remains, an image is damaged or
+    a process is killed, DiskError when the disk has no space.
     """
-    found = {path: read_provenance(path) for root in roots for path in find_episodes(root)}
-    for path, about in found.items():
-        if 0 <= about.seed < FIRST_SEED:
-            raise EpisodeError(
-                f"{path} was made from seed {about.seed}: seeds below {FIRST_SEED} are for evaluation, and no policy "
-                "is tested on what it saw; leave the episode out or record it again with another --seed"
-            )
-    chosen = {path: about for path, about in found.items() if about.label == "success"}
-    if not chosen:
-        raise EpisodeError(f"none of {len(found)} episodes is labelled success; nothing to learn from")
-    return chosen
-
-
-def check_episodes(episodes: dict[Path, Provenance], contract: Contract, robot: Embodiment) -> None:
-    """Raise EmbodimentMismatch, naming episode and field, when one does not fit contract and robot."""
-    expected = {
-        "joint_names": robot.joint_names,
-        "period_ns": contract.period_ns,
-        "first_row_offset_periods": contract.first_row_offset_periods,
-    }
-    for path, about in episodes.items():
-        for name, wanted in expected.items():
-            found = getattr(about, name)
-            if wanted != found:
-                raise EmbodimentMismatch(f"{path}: {name} is {found}, the others have {wanted}; leave it out")
-
-
-def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, workers: int = 2) -> Footage:
-    """Read episodes side by side into `store` (pixels.npy, demonstrations.npz), or what it holds already."""
-    pixels, table = store / "pixels.npy", store / "demonstrations.npz"
+    pixels, table, notes = store / "pixels.npy", store / "demonstrations.npz", store / "reading.json"
     if not table.exists():
-        one = partial(_read, mosaic=mosaic)
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            bar = tqdm(pool.imap(one, episodes), total=len(episodes), unit="episode", desc="reading")
-            read = [part for parts in bar for part in parts]
-        frames = sum(len(mosaics) for mosaics, _ in read)
-        array = np.lib.format.open_memmap(pixels, "w+", np.uint8, (frames, mosaic.height, mosaic.width, 3))
-        np.concatenate([mosaics for mosaics, _ in read], out=array)
-        array.flush()
-        save_demonstrations([demonstration for _, demonstration in read], table)
-    return Footage(np.load(pixels, mmap_mode="r"), load_demonstrations(table))
+        judging = partial(judge, trim_idle=config.trim_idle)
+        judged = list(
+            tqdm(side_by_side(judging, episodes, config.workers), total=len(episodes), unit="episode", desc="judging")
+        )
+        read, report = _sorted(episodes, judged)
+        ends = np.cumsum([len(lesson.plan) for lesson in read]).tolist()
+        reserve(pixels, np.uint8, (ends[-1], mosaic.height, mosaic.width, 3))
+        tasks = [(lesson, end - len(lesson.plan)) for lesson, end in zip(read, ends, strict=True)]
+        done = side_by_side(partial(_draw, mosaic=mosaic, pixels=pixels), tasks, config.workers)
+        for _ in tqdm(done, total=len(tasks), unit="episode", desc="reading"):
+            pass
+        with writing(store):
+            write_json(notes, asdict(report))
+            save_demonstrations([shown for lesson in read for shown in _demonstrations(lesson)], table)
+    report = ReadingReport(**json.loads(notes.read_text(encoding="utf8"))) if notes.exists() else ReadingReport()
+    return Footage(np.load(pixels, mmap_mode="r"), load_demonstrations(table), report)
 
 
 def save_demonstrations(demonstrations: Sequence[Demonstration], path: Path) -> None:
     """Write demonstrations without pickling; the file is whole or not there."""
-    about = [(d.name, d.instruction, d.seed, len(d.positions), d.correction) for d in demonstrations]
+    about = [(d.name, d.instruction, d.seed, len(d.positions), d.open_end) for d in demonstrations]
     part = path.with_suffix(".part.npz")
     np.savez(
         part,
@@ -105,20 +121,40 @@ def load_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     )
 
 
-def _read(directory: Path, mosaic: Mosaic) -> list[tuple[Pixels, Demonstration]]:
-    """The whole episode, or each of its corrections."""
-    torch.set_num_threads(1)
-    frames = read_frames(directory)
-    about, parts = frames.provenance, []
-    for rows in lessons(frames.stamps_ns, frames.provenance.interventions):
-        mosaics = np.empty((rows.stop - rows.start, mosaic.height, mosaic.width, 3), np.uint8)
-        for place, row in enumerate(range(rows.start, rows.stop)):
-            images = {name: images[row] for name, images in frames.images.items()}
-            mosaics[place] = to_bytes(mosaic_pixels(images, mosaic))[0]
-        known = (directory.name, about.instruction, about.seed)
-        ends_early = bool(frames.provenance.interventions)
-        parts.append((mosaics, Demonstration(*known, frames.positions[rows], frames.actions[rows], ends_early)))
-    return parts
+def _sorted(episodes: Sequence[Path], judged: Sequence[Lesson | str]) -> tuple[list[Lesson], ReadingReport]:
+    """The lessons, and what was left out. Raises EpisodeError when there is no lesson."""
+    lessons = [one for one in judged if isinstance(one, Lesson)]
+    unfit = {str(path): one for path, one in zip(episodes, judged, strict=True) if isinstance(one, str)}
+    if not lessons:
+        raise EpisodeError(f"none of {len(episodes)} episodes is fit to learn from: {'; '.join(unfit.values())}")
+    return lessons, ReadingReport(
+        unfit,
+        broken=sum(lesson.holes > 0 for lesson in lessons),
+        idle_frames=sum(lesson.idle_frames for lesson in lessons),
+        short_frames=sum(lesson.short_frames for lesson in lessons),
+    )
+
+
+def _draw(task: tuple[Lesson, int], mosaic: Mosaic, pixels: Path) -> None:
+    """Write the mosaics of an episode's frames to the rows of `pixels` from task's second on, one by one."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # one of several processes; whoever called this one keeps its threads
+    lesson, begin = task
+    array = np.load(pixels, mmap_mode="r+")
+    try:
+        for row, images in zip(range(len(lesson.plan)), frame_images(lesson.directory, lesson.plan), strict=False):
+            array[begin + row] = to_bytes(mosaic_pixels(images, mosaic))[0]
+    except EpisodeError as error:
+        raise EpisodeError(f"{lesson.directory}: {error}; move the episode away and give the command again") from error
+    array.flush()
+
+
+def _demonstrations(lesson: Lesson) -> list[Demonstration]:
+    about, plan = lesson.provenance, lesson.plan
+    known = lesson.directory.name, about.instruction, about.seed
+    return [
+        Demonstration(*known, plan.positions[rows], plan.actions[rows], open_end) for rows, open_end in lesson.stretches
+    ]
 
 
 def to_bytes(pixels: torch.Tensor) -> Pixels:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All stages from episodes to a checkpoint, in one run folder; what it holds already is not done again.
 
-pixels.npy demonstrations.npz   what was read from the episodes
+run.json                        what all of this is made of: episodes, checkpoints, numbers
+pixels.npy demonstrations.npz   what was read from the episodes; reading.json says what was left out
 autoencoder/                    trained image autoencoder
 latents.npy                     every frame that is used, encoded once
 instructions.safetensors        every prompt, encoded once
@@ -10,8 +11,8 @@ checkpoint/                     what a robot loads
 report.json                     figures of the run
 """
 
-import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.dataset import Dataset, Demonstration, Rows
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.model.autoencoder import Flux2Codec
-from imagewam_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from imagewam_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from imagewam_ros.model.factory import build_network
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
@@ -39,18 +40,15 @@ from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.policy import arm_space_of
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
 from imagewam_ros.training.board import Board
+from imagewam_ros.training.disk import writing
+from imagewam_ros.training.episodes import Chosen, check_episodes, choose_episodes, counted
 from imagewam_ros.training.lora import inject, merge
 from imagewam_ros.training.metric import EARLY, ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
-from imagewam_ros.training.pixels import (
-    Footage,
-    check_episodes,
-    load_demonstrations,
-    read_footage,
-    successful_episodes,
-)
+from imagewam_ros.training.pixels import Footage, ReadConfig, load_demonstrations, read_footage
 from imagewam_ros.training.presets import Preset, TrainConfig, contract_of
 from imagewam_ros.training.prompts import encode_prompts
+from imagewam_ros.training.run_record import hold_to, record_of
 from imagewam_ros.training.samples import Samples
 from imagewam_ros.training.team import Team, whole
 
@@ -76,25 +74,29 @@ class Ground:
 def train(
     preset: Preset, data: Sequence[Path], out: Path, robot: Embodiment, seed: int,
     team: Team | None = None, base: Path | None = None, tensorboard: bool = False,
+    read: ReadConfig | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run all stages and return the figures of the run.
 
     base is a checkpoint to go on from, with its contract, encoders and statistics; without it
-    everything is learned from scratch. Raises ConfigError when the preset needs one.
+    everything is learned from scratch. Raises ConfigError when the preset needs one, or when `out`
+    was made of something else.
     """
     team, clock = team or Team(), Clock()
     board = Board(out / "tensorboard") if tensorboard and team.leads else None
-    episodes = successful_episodes(data)
+    read, chosen = read or ReadConfig(), choose_episodes(data)
     if preset.needs_base and base is None:
         raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
     checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
     if checkpoint is not None:
         preset = replace(preset, spec=checkpoint.spec)
     preset = replace(preset, spec=replace(preset.spec, prefix_at_zero=preset.training.prefix_at_zero))
-    contract = _contract(preset, robot, next(iter(episodes.values())), checkpoint)
-    check_episodes(episodes, contract, robot)
+    contract = _contract(preset, robot, next(iter(chosen.episodes.values())), checkpoint)
+    check_episodes(chosen.episodes, contract, robot)
     if team.leads:
-        _prepare(preset, list(episodes), contract, checkpoint, out, seed, clock)
+        record = record_of(preset, chosen.episodes, contract, robot, seed, base, read.trim_idle)
+        _say(hold_to(out, record, chosen.episodes))
+        _prepare(preset, chosen, contract, checkpoint, out, seed, read, clock)
     team.wait()
     dataset = _dataset(load_demonstrations(out / "demonstrations.npz"), contract)
     learned, held = split(len(dataset.demonstrations), preset.training.held_out)
@@ -106,7 +108,8 @@ def train(
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
     watch = partial(_watch, samples=samples, held_rows=held_rows, board=board)
     for until, drawn in phases(dataset, rows, preset.training):
-        train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
+        with writing(out):
+            train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
     clock.lap("network")
     exported = export(progress, preset)
     error = chunk_error(exported, samples, held_rows)
@@ -191,6 +194,11 @@ def _watch(reached: Progress, samples: Samples, held_rows: Rows, board: Board | 
     return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
 
 
+def _say(*lines: str) -> None:
+    for line in filter(None, lines):
+        print(line, flush=True)
+
+
 def _each(error: ChunkError) -> str:
     """The error of each instruction, where there are several."""
     words = [f"{value:.3f} {text!r}" for text, value in error.of.items()]
@@ -226,12 +234,14 @@ def _contract(preset: Preset, robot: Embodiment, about: Provenance, base: Checkp
 
 
 def _prepare(
-    preset: Preset, episodes: Sequence[Path], contract: Contract, base: Checkpoint | None,
-    out: Path, seed: int, clock: Clock,
+    preset: Preset, chosen: Chosen, contract: Contract, base: Checkpoint | None,
+    out: Path, seed: int, read: ReadConfig, clock: Clock,
 ) -> None:  # fmt: skip
     """Read the episodes, train the autoencoder and encode the frames, where that is not done yet."""
-    out.mkdir(parents=True, exist_ok=True)
-    footage = read_footage(episodes, contract.mosaic, out)
+    if chosen.left_out:
+        _say(f"left out: {counted(chosen.left_out)}")
+    footage = read_footage(list(chosen.episodes), contract.mosaic, out, read)
+    _say(*footage.report.lines())
     clock.lap("reading")
     dataset = _dataset(footage.demonstrations, contract)
     rows = dataset.of(split(len(footage.demonstrations), preset.training.held_out)[0])
@@ -248,7 +258,12 @@ def _autoencoder(preset: Preset, footage: Footage, rows: Rows, seed: int, out: P
     if not (out / "autoencoder" / "config.json").exists():
         begin = find_checkpoint(preset.begin_with) / "autoencoder" if preset.begin_with else None
         codec = Flux2Codec.load(begin) if begin else None
-        train_autoencoder(preset.autoencoder, footage.mosaics, rows, seed, codec).save(out / "autoencoder")
+        trained = train_autoencoder(preset.autoencoder, footage.mosaics, rows, seed, codec)
+        with writing(out / "autoencoder"):
+            part = out / "autoencoder.part"
+            shutil.rmtree(part, ignore_errors=True)
+            trained.save(part)
+            part.replace(out / "autoencoder")
     return Flux2Codec.load(out / "autoencoder")
 
 
@@ -311,6 +326,7 @@ def _psnr(codec: ImageCodec, out: Path, rows: Rows) -> float:
 
 def _write(out: Path, model: ImageWam, samples: Samples, report: dict[str, Any]) -> None:
     """Write the checkpoint in float16; a new one replaces the last."""
-    (out / "checkpoint" / "config.json").unlink(missing_ok=True)
-    save_checkpoint(out / "checkpoint", model, samples.contract, samples.statistics, torch.float16)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    with writing(out):
+        (out / "checkpoint" / "config.json").unlink(missing_ok=True)
+        save_checkpoint(out / "checkpoint", model, samples.contract, samples.statistics, torch.float16)
+        write_json(out / "report.json", report)

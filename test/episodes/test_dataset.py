@@ -34,8 +34,8 @@ def test_a_chunk_never_enters_the_next_demonstration(dataset: Dataset) -> None:
     assert dataset.future(np.array([0, 3, 4, 9])).tolist() == [3, 3, 7, 9]
 
 
-def test_nobody_knows_what_comes_after_a_correction() -> None:
-    whole, part = demonstration(4, 0.0), replace(demonstration(4, 50.0), correction=True)
+def test_nobody_knows_what_comes_after_an_open_end() -> None:
+    whole, part = demonstration(4, 0.0), replace(demonstration(4, 50.0), open_end=True)
     unknown = Dataset([whole, part], 3, (True, False)).unknown(np.array([3, 4, 6, 7]))
     assert unknown.tolist() == [[False] * 3, [False] * 3, [False, False, True], [False, True, True]]
 
