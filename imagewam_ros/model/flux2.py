@@ -6,9 +6,9 @@ All linear layers are free of bias, all layer norms free of affine. The action e
 is `flux2_expert`, both together are `flux2_network`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,12 @@ from imagewam_ros.model.layers import (
     rotate,
     time_embedding,
 )
+from imagewam_ros.model.mot import Layer
 from imagewam_ros.model.packed import PackedLinear
 
 NORM_EPS = 1e-6
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -202,8 +205,12 @@ def split_heads(qkv: Tensor, heads: int, norm: HeadNorm, table: Tensor) -> Heads
 class DoubleStream:
     """One stream (image, text or action) of a double block: a view on its weights, no module of its own."""
 
-    def __init__(self, attention: SelfAttention, mlp: nn.Sequential) -> None:
-        self.attention, self.mlp = attention, mlp
+    def __init__(self, layer: Layer, attention: SelfAttention, mlp: nn.Sequential) -> None:
+        self.layer, self.attention, self.mlp = layer, attention, mlp
+
+    def run(self, work: Callable[..., T], *inputs: Any) -> T:
+        """See `Layer`."""
+        return self.layer.run(work, *inputs)
 
     def project(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, None]:
         """Heads of tokens x (B, n, width)."""
@@ -230,7 +237,7 @@ def gated_mlp(width: int, inner: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 2 * inner, bias=False), SwiGLU(), nn.Linear(inner, width, bias=False))
 
 
-class DoubleBlock(nn.Module):
+class DoubleBlock(Layer):
     """Image and text with weights of their own."""
 
     def __init__(self, config: Flux2Config) -> None:
@@ -244,12 +251,12 @@ class DoubleBlock(nn.Module):
     @property
     def image(self) -> DoubleStream:
         """The block as image tokens meet it."""
-        return DoubleStream(self.img_attn, self.img_mlp)
+        return DoubleStream(self, self.img_attn, self.img_mlp)
 
     @property
     def text(self) -> DoubleStream:
         """The block as text tokens meet it."""
-        return DoubleStream(self.txt_attn, self.txt_mlp)
+        return DoubleStream(self, self.txt_attn, self.txt_mlp)
 
 
 def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
@@ -262,7 +269,7 @@ def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
     return result
 
 
-class SingleBlock(nn.Module):
+class SingleBlock(Layer):
     """Attention and MLP in parallel, one pair of linear layers for all tokens."""
 
     def __init__(self, width: int, heads: int, head_dim: int, inner: int) -> None:

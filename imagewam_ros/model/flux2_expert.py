@@ -20,7 +20,7 @@ from imagewam_ros.model.flux2 import (
     gated_mlp,
 )
 from imagewam_ros.model.layers import Modulation
-from imagewam_ros.model.mot import Memory, run_layer
+from imagewam_ros.model.mot import Layer, Memory, run_layer
 
 
 class ExpertModulation(NamedTuple):
@@ -83,7 +83,7 @@ class Flux2ActionExpert(nn.Module):
         return [*(block.image for block in self.double_blocks), *self.single_blocks]  # type: ignore[list-item,union-attr]
 
 
-class ActionDoubleBlock(nn.Module):
+class ActionDoubleBlock(Layer):
     """The image half of a double block."""
 
     def __init__(self, config: Flux2Config, inner: int) -> None:
@@ -94,4 +94,4 @@ class ActionDoubleBlock(nn.Module):
     @property
     def image(self) -> DoubleStream:
         """The block as action tokens meet it."""
-        return DoubleStream(self.img_attn, self.img_mlp)
+        return DoubleStream(self, self.img_attn, self.img_mlp)

@@ -191,7 +191,8 @@ class Flux2Network(ImageWamNetwork):
         for layer, single in enumerate(singles[:-1], len(doubles)):
             x, key, value = run_layer(memory, single_layer, single, x, shared, table, mask)
             memory.store(layer, key, value)
-        memory.store(len(doubles) + len(singles) - 1, *singles[-1].keys_values(x, modulation.single, table))
+        last = singles[-1]
+        memory.store(len(doubles) + len(singles) - 1, *last.run(last.keys_values, x, modulation.single, table))
 
     def _target_velocity(self, noised: Tensor, timestep: Tensor, memory: Memory) -> Tensor:
         """Velocity of the noised target latents (S, C, h, w)."""

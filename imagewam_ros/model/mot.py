@@ -16,10 +16,11 @@ The same layer code serves both. Source: docs/model.md, section 2.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -181,15 +182,33 @@ class CapturedMemory:
         return result
 
 
-def run_layer(memory: Memory, layer: Callable[..., T], *inputs: Any) -> T:
-    """Call `layer` on its inputs; with a memory that recomputes, only they are kept for the backward pass.
+class Runs(Protocol):
+    """A layer, or a view on one."""
+
+    def run(self, work: Callable[..., T], *inputs: Any) -> T:
+        """See `Layer`."""
+
+
+class Layer(nn.Module):
+    """A transformer layer. Training on several processes keeps it in shards and gathers it around each `run`."""
+
+    def run(self, work: Callable[..., T], *inputs: Any) -> T:
+        """Call `work` on its inputs. Whatever reads this layer's weights is called so, but for those `ahead`."""
+        return work(*inputs)
+
+    def ahead(self) -> list[nn.Module]:
+        """Modules of this layer that are called before it is run: modulations."""
+        return []
+
+
+def run_layer(memory: Memory, work: Callable[..., T], layer: Runs, *inputs: Any) -> T:
+    """Call `work` on layer and inputs; with a memory that recomputes, only they are kept for the backward pass.
 
     What is inside the layer is then computed once more, to the same bits (gradient checkpointing).
     """
     if getattr(memory, "recompute", False) and torch.is_grad_enabled():
-        result: T = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-untyped-call]
-        return result
-    return layer(*inputs)
+        work = partial(checkpoint, work, use_reentrant=False, preserve_rng_state=False)
+    return layer.run(work, layer, *inputs)
 
 
 def joined(groups: Iterable[Heads]) -> Heads:

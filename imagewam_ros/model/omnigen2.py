@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model.layers import FREQUENCIES, Heads, layer_norm, rotate
-from imagewam_ros.model.mot import attend
+from imagewam_ros.model.mot import Layer, attend
 
 IMAGES = 5
 """Rows of the image index embedding; one reference image uses row 0."""
@@ -220,7 +220,7 @@ class NormZero(nn.Module):
         return result
 
 
-class OmniBlock(nn.Module):
+class OmniBlock(Layer):
     """One layer; without condition it is not modulated (text refiner)."""
 
     def __init__(self, shape: BlockShape, condition: int | None) -> None:
@@ -232,6 +232,10 @@ class OmniBlock(nn.Module):
         self.ffn_norm1 = nn.RMSNorm(width, eps=eps)
         self.norm2 = nn.RMSNorm(width, eps=eps)
         self.ffn_norm2 = nn.RMSNorm(width, eps=eps)
+
+    def ahead(self) -> list[nn.Module]:
+        """See `Layer`."""
+        return [self.norm1.linear] if isinstance(self.norm1, NormZero) else []
 
     def project(self, x: Tensor, gating: Gating | None, table: Tensor) -> Heads:
         """Heads of tokens x (B, n, width)."""

@@ -154,7 +154,8 @@ class OmniGen2Network(ImageWamNetwork):
         for layer, (block, gating) in enumerate(zip(blocks[:-1], modulation.layers, strict=False)):
             x, key, value = run_layer(memory, prefix_layer, block, x, gating, table, mask)
             memory.store(layer, key, value)
-        memory.store(len(blocks) - 1, *blocks[-1].keys_values(x, modulation.layers[-1], table))
+        last = blocks[-1]
+        memory.store(len(blocks) - 1, *last.run(last.keys_values, x, modulation.layers[-1], table))
 
     def table(self, ids: Tensor) -> Tensor:
         """Rotary table (B or 1, 1, n, d / 2) of positions (B or 1, n, 3)."""

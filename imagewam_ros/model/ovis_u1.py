@@ -26,6 +26,7 @@ from imagewam_ros.model.layers import (
     rotate,
     time_embedding,
 )
+from imagewam_ros.model.mot import Layer
 from imagewam_ros.model.ovis_u1_text import TextRefiner
 
 
@@ -162,7 +163,7 @@ def gelu_mlp(width: int, inner: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, width))
 
 
-class OvisDoubleBlock(nn.Module):
+class OvisDoubleBlock(Layer):
     """Image stream with its second attention, and the text stream unless it is the action expert's."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, bias: bool, text: bool) -> None:
@@ -176,6 +177,10 @@ class OvisDoubleBlock(nn.Module):
             self.txt_mod = BlockModulation(width, 6)
             self.txt_attn = OvisAttention(width, heads, bias)
             self.txt_mlp = gelu_mlp(width, inner)
+
+    def ahead(self) -> list[nn.Module]:
+        """See `Layer`."""
+        return [part for part in self.children() if isinstance(part, BlockModulation)]
 
     def project_image(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, Heads]:
         """Heads of image or action tokens for the joint and for the image attention."""
@@ -201,7 +206,7 @@ class OvisDoubleBlock(nn.Module):
         return torch.addcmul(x, modulation[1].gate, self.txt_mlp(modulate(x, modulation[1])))
 
 
-class OvisSingleBlock(nn.Module):
+class OvisSingleBlock(Layer):
     """Attention and MLP in parallel."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
@@ -212,6 +217,10 @@ class OvisSingleBlock(nn.Module):
         self.linear2 = nn.Linear(width + inner, width)
         self.norm = HeadNorm(width // heads)
         self.modulation = BlockModulation(width, 3)
+
+    def ahead(self) -> list[nn.Module]:
+        """See `Layer`."""
+        return [self.modulation]
 
     def project(self, x: Tensor, modulation: Sequence[Modulation], table: Tensor) -> tuple[Heads, Tensor]:
         """Heads of tokens x (B, n, width), and the MLP's hidden rows for `merge`."""

@@ -220,8 +220,9 @@ class OvisU1Network(ImageWamNetwork):
             of_single = modulation.single[layer - self.config.double]
             x, *kept = run_layer(memory.joint, single_layer, single, x, of_single, table, mask)
             memory.joint.store(layer, *kept)
-        last = singles[-1].keys_values(x, modulation.single[-1], table)
-        memory.joint.store(self.config.double + len(singles) - 1, *last)
+        last = singles[-1]
+        owed = last.run(last.keys_values, x, modulation.single[-1], table)
+        memory.joint.store(self.config.double + len(singles) - 1, *owed)
 
     def _native(
         self, text: Tensor, image: Tensor, text_table: Tensor, image_table: Tensor, modulation: OvisModulation
