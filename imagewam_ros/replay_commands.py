@@ -231,7 +231,7 @@ def _inputs(log: RunLog, part: Activation) -> tuple[list[Input], int, str]:
         elif event.trigger in REPEATED or (event.trigger == "watchdog" and event.state == FAULTED):
             trigger = "fault" if event.trigger == "watchdog" else event.trigger
             inputs.append(Input(event.tick, event.time_ns, None, trigger, event.reason))
-        elif event.trigger in ("take_over", "deactivate", "watchdog"):
+        elif event.trigger in ("take_over", "deactivate", "relieve", "watchdog"):
             return inputs, event.tick, f"ends at tick {event.tick}: {event.trigger}, {event.reason}"
     return inputs, last.tick, ""
 

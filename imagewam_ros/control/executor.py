@@ -9,22 +9,23 @@ the grid is laid anew and the arms brake.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagewam_ros.control.acceptance import ACCEPTED, AcceptanceConfig, Gate, Verdict
+from imagewam_ros.control.acceptance import ACCEPTED, Gate, Verdict
 from imagewam_ros.control.arbiter import Arbiter
 from imagewam_ros.control.braking import Motion
+from imagewam_ros.control.config import ExecutorConfig
 from imagewam_ros.control.measured import in_order, inside
-from imagewam_ros.control.mover import MotionConfig, Mover
+from imagewam_ros.control.mover import Mover
 from imagewam_ros.control.report import OBEYING, State, Status, Step, Transition
 from imagewam_ros.control.timeline import FINEST_NS
-from imagewam_ros.control.watchdog import Response, Watchdog, WatchdogConfig
+from imagewam_ros.control.watchdog import Response, Watchdog
 from imagewam_ros.core.embodiment import Embodiment
-from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, ImageWamError
-from imagewam_ros.core.schema import ActionChunk, JointState, Source
+from imagewam_ros.core.errors import EmbodimentMismatch, ImageWamError
+from imagewam_ros.core.schema import ActionChunk, Floats, JointState, Source
 
 if TYPE_CHECKING:  # pinocchio is loaded only where a guard is wanted
     from imagewam_ros.control.guard import Guard
@@ -34,6 +35,9 @@ __all__ = ["Executor", "ExecutorConfig", "State", "Status", "Step", "Transition"
 ACTIVATION_GRACE_NS = 1_000_000_000
 """Observations this much older than the activation count: the arms have not moved in between."""
 
+LAST_WORDS = 20
+"""Ticks for which arms that rest in a fault are still told where to rest."""
+
 REPEATING = ("chunk", "guard")
 """Triggers that are kept only where they change the state."""
 
@@ -41,36 +45,21 @@ KEPT_TRANSITIONS = 64
 """Transitions kept for the status; older ones are in the log."""
 
 
-@dataclass(frozen=True)
-class ExecutorConfig(MotionConfig, AcceptanceConfig, WatchdogConfig):
-    """All parameters of the executor; those of merging, curve, acceptance and watchdogs are inherited.
-
-    commander_timeout_s: how long a commander that sends nothing keeps out those of lower priority.
-    takeover_match_s: a human's first row may be so many seconds of full speed from the arm.
-    """
-
-    commander_timeout_s: float = 0.5
-    takeover_match_s: float = 0.1
-
-    def __post_init__(self) -> None:
-        MotionConfig.__post_init__(self)
-        AcceptanceConfig.__post_init__(self)
-        WatchdogConfig.__post_init__(self)
-        for name in ("commander_timeout_s", "takeover_match_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
-
-
 class Executor:
     """Turn accepted chunks into limited commands; see the module's text."""
 
     def __init__(
-        self, embodiment: Embodiment, config: "ExecutorConfig | None" = None, guard: "Guard | None" = None
+        self,
+        embodiment: Embodiment,
+        config: "ExecutorConfig | None" = None,
+        guard: "Guard | None" = None,
+        fault: str = "",
     ) -> None:
+        """`fault` is what an executor before this one left to be reset."""
         self.embodiment, self.config = embodiment, config or ExecutorConfig()
         self.transitions: list[Transition] = []
-        self._state, self._reason, self._fault = State.UNCONFIGURED, "", ""
-        self._latched = self._stopping = False
+        self._state, self._reason, self._fault = State.UNCONFIGURED, "", fault
+        self._begin()
         self._gate = Gate(embodiment, self.config)
         self._mover = Mover(embodiment, self.config, guard)
         self._watchdog = Watchdog(self.config, ~embodiment.gripper_mask)
@@ -81,6 +70,16 @@ class Executor:
         config = self.config
         return Arbiter(config.contract_hash, config.commander_timeout_s, now_ns - ACTIVATION_GRACE_NS)
 
+    def _begin(self) -> None:
+        """Set what an activation begins with."""
+        self._latched = self._stopping = False
+        # Where the arms are not known to be where they were sent: they get no command that they might jump to.
+        self._doubtful = self._silent = False
+        self._strayed = self._relieving = False
+        self._resting_ticks = 0
+        self._measured: Floats | None = None
+        self._steady_ns = 0
+
     # --- transitions asked for from outside ---
 
     def activate(self, now_ns: int, joint_state: JointState) -> None:
@@ -90,7 +89,7 @@ class Executor:
         if self._fault:
             raise ImageWamError(f"the fault was not reset: {self._fault}; remove its cause and reset it")
         self._mover.clear(inside(in_order(joint_state, self.embodiment), self.embodiment), now_ns)
-        self._latched = self._stopping = False
+        self._begin()
         self._arbiter = self._new_arbiter(now_ns)
         self._watchdog.forget()
         self._go(State.HOLDING, "activate", "activated; waiting for a chunk")
@@ -112,12 +111,17 @@ class Executor:
         if self._state in OBEYING and not self._latched:
             self._stop_arms(self._mover.sides)
             self._latched = True
+            self._doubtful |= trigger == "watchdog"
             self._go(State.HOLDING, trigger, reason)
 
     def resume(self) -> None:
-        """Accept chunks again after `hold`; arms that a human has are still the human's."""
+        """Accept chunks again after `hold`; arms that a human has are still the human's.
+
+        After a fault or a silent controller raises ImageWamError unless the arms are where they were sent.
+        """
         if self._state is State.HOLDING and self._latched and not self._stopping:
-            self._latched = False
+            self._check_in_place()
+            self._latched = self._doubtful = self._silent = False
             after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
             self._go(after, "resume", f"resumed; {self._arbiter.waiting}")
 
@@ -125,20 +129,31 @@ class Executor:
         """Brake both arms at once and stay until `reset_fault`."""
         if self._state in OBEYING:
             self._stop_arms(self._mover.sides)
-            self._fault = reason
+            self._fault, self._doubtful = reason, True
             self._go(State.FAULTED, trigger, reason)
 
     def reset_fault(self) -> None:
-        """Leave the fault. Raises ImageWamError while the arms still brake."""
+        """Leave the fault for a hold that `resume` ends.
+
+        Raises ImageWamError while the arms still move or are not where they were sent.
+        """
         if self._state is State.FAULTED:
-            if not self._mover.at_rest:
+            if self._strayed or self._relieving or not self._mover.at_rest:
                 raise ImageWamError("the arms are still braking; reset the fault once they rest")
+            self._check_in_place()
             self._mover.rest()
-            self._latched = False
-            self._watchdog.forget()
-            after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
-            self._go(after, "reset_fault", f"fault reset; {self._arbiter.waiting}")
+            self._latched = True
+            self._go(State.HOLDING, "reset_fault", "fault reset, on hold until resumed")
         self._fault = ""
+
+    def _check_in_place(self) -> None:
+        """Raise ImageWamError where a command would make an arm jump, or its driver or controller is silent."""
+        alarm = self._watchdog.check(self._steady_ns) if self._doubtful else None
+        if alarm:
+            raise ImageWamError(f"{alarm.reason}; bring it back first")
+        names = self.embodiment.joint_names
+        if self._doubtful and self._measured is not None and (apart := self._watchdog.apart(self._measured, names)):
+            raise ImageWamError(f"{apart}; deactivate, reset and activate the executor to begin where the arms are")
 
     def take_over(self, sides: tuple[str, ...], keep_policy: bool = True) -> None:
         """A human takes `sides`: they stop softly and then move by takeover chunks only.
@@ -175,7 +190,7 @@ class Executor:
         self._watchdog.note("controller", side, steady_ns)
         alarm = self._watchdog.strayed(errors or {})
         if alarm:
-            self.fault(alarm.reason, "watchdog")
+            self._stray(alarm.reason)
 
     # --- chunks ---
 
@@ -245,13 +260,20 @@ class Executor:
         if due.jump_ns:
             self._jump(due.jump_ns)
         self._mover.advance(due)
-        self._watch(joint_state, now_ns if steady_ns is None else steady_ns, heard)
-        veto = self._mover.move(due.periods, self._state is State.FAULTED)
+        self._steady_ns = now_ns if steady_ns is None else steady_ns
+        self._watch(joint_state, self._steady_ns, heard)
+        self._relieve()
+        veto = self._mover.move(due.periods, self._state is State.FAULTED and not self._relieving)
         if veto and self._state in (State.RUNNING, State.TAKEOVER):
             self._go(State.HOLDING if self._state is State.RUNNING else self._state, "guard", veto)
         self._watchdog.sent(self._mover.command.nominal_ns, self._mover.command.position)
         self._settle()
-        return Step(self._mover.command, self._state, self._reason, due.periods)
+        return Step(self._mover.command, self._state, self._reason, due.periods, self._silent)
+
+    @property
+    def open_fault(self) -> str:
+        """Why the executor faulted, until it is reset."""
+        return self._fault
 
     @property
     def at_rest(self) -> bool:
@@ -303,12 +325,41 @@ class Executor:
         except EmbodimentMismatch as error:
             self.fault(str(error), "watchdog")
             return
+        self._measured = measured
         alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
         if alarm:
-            self.fault(alarm.reason, "watchdog")
+            self._stray(alarm.reason)
+
+    def _stray(self, reason: str) -> None:
+        """An arm does not follow: brake, then give way to what may be between it and its command.
+
+        A measurement so far off that nothing explains it is not given way to.
+        """
+        known = self._measured is not None and self._watchdog.believable(self._measured)
+        self._strayed |= known and self._state in OBEYING and not self._silent and not self._stopping
+        self.fault(reason, "watchdog")
+
+    def _relieve(self) -> None:
+        """Once the arms rest after one strayed, go slowly to where they are measured, so that none presses on."""
+        if not (self._strayed and self._mover.at_rest):
+            self._relieving &= not (self._mover.done and self._mover.at_rest)
+            return
+        self._strayed, measured = False, self._measured
+        if measured is None or not np.isfinite(measured).all() or self._watchdog.check(self._steady_ns):
+            return
+        limits, sent = self.embodiment.limits, self._mover.command.position
+        target = np.where(self.embodiment.gripper_mask, sent, np.clip(measured, limits.lower, limits.upper))
+        self._mover.glide(target)
+        self._relieving = True
+        self._go(State.FAULTED, "relieve", self._reason)
 
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""
+        if not (self._doubtful and self._mover.at_rest) or self._strayed or self._relieving:
+            self._resting_ticks = 0
+        else:  # the last command is repeated, because it may get lost
+            self._resting_ticks += 1
+            self._silent |= self._resting_ticks > LAST_WORDS
         if self._state is State.HOLDING and self._mover.covered:
             self._mover.counters.starved_ticks += 1
         if self._stopping and self._mover.at_rest:

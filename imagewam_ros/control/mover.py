@@ -20,10 +20,14 @@ from imagewam_ros.control.report import Counters
 from imagewam_ros.control.timeline import MergeConfig
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.core.schema import ActionChunk, Command, Floats
+from imagewam_ros.core.schema import ActionChunk, Command, Floats, Source
 
 if TYPE_CHECKING:  # pinocchio is loaded only where a guard is wanted
     from imagewam_ros.control.guard import Guard
+
+GLIDE_ROWS = 16
+GLIDE_S, GLIDE_SHARE = 1.0, 0.1
+"""A glide takes at least so long, and goes at this share of the velocity limits on average."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,17 @@ class Mover:
     def rest(self) -> None:
         """Make the reference rest where the arms are, which must be at rest."""
         self._reference.rest(self._limiter.state.position, self.grid.nominal_ns)
+
+    def glide(self, target: Floats) -> None:
+        """Go slowly from rest to `target` (joints,), which is inside the bounds."""
+        start, robot = self.command.position, self._robot
+        time_s = max(float((np.abs(target - start) / robot.limits.velocity).max()) / GLIDE_SHARE, GLIDE_S)
+        share = np.linspace(0.0, 1.0, GLIDE_ROWS + 1)[1:, None]
+        rows = start + (target - start) * share**3 * (10 - 15 * share + 6 * share**2)
+        now_ns, period_ns = self.grid.nominal_ns, round(time_s * 1e9 / GLIDE_ROWS)
+        chunk = ActionChunk(now_ns, period_ns, robot.joint_names, rows, source=Source.TAKEOVER)
+        self._reference.merge(chunk, rows, self.sides, set(self.sides), now_ns)
+        self._refit()
 
     def shift(self, by_ns: int) -> None:
         """Move the reference in time, because the clock was moved."""

@@ -28,13 +28,15 @@ class Step(NamedTuple):
     """One call of `step`: the command, the state after it and why.
 
     periods counts nominal periods since the command before: 0 when the call came before the next
-    nominal time and the command is the one already sent, more than 1 when it came late.
+    nominal time and the command is the one already sent, more than 1 when it came late. A silent
+    step's command, which rests, must not be sent.
     """
 
     command: Command
     state: State
     reason: str
     periods: int = 1
+    silent: bool = False
 
 
 class Transition(NamedTuple):

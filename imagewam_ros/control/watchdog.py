@@ -17,6 +17,9 @@ import numpy as np
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Floats
 
+SETTLED_NS = 500_000_000
+"""Time after which an arm whose command rests must have come to it."""
+
 OLDEST_MATCH_NS = 100_000_000
 """A measurement from this long before all that is remembered is compared with nothing."""
 
@@ -39,21 +42,25 @@ class Alarm(NamedTuple):
 
 @dataclass(frozen=True)
 class WatchdogConfig:
-    """Longest silences in s of the steady clock, and the largest tracking error.
+    """Longest silences in s of the steady clock, and the largest tracking errors.
 
     joint_state_timeout_s: of either arm's joint states. controller_timeout_s: of a controller's
     own state topic, once it was heard. tracking_error: rad or m between a joint and what was sent
     tracking_delay_s before; gripper fingers stop at what they hold, so grippers are not watched.
-    0 turns a watchdog off.
+    rest_error: the same for commands that rest: an arm further away is blocked, without power or
+    moved by hand. After a fault or a silent controller half of it is asked for before anything is
+    sent again. 0 turns a watchdog off.
     """
 
     joint_state_timeout_s: float = 0.2
     controller_timeout_s: float = 0.5
     tracking_error: float = 0.35
     tracking_delay_s: float = 0.05
+    rest_error: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("joint_state_timeout_s", "controller_timeout_s", "tracking_error", "tracking_delay_s"):
+        errors = ("tracking_error", "tracking_delay_s", "rest_error")
+        for name in ("joint_state_timeout_s", "controller_timeout_s", *errors):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}; 0 turns it off")
 
@@ -66,6 +73,7 @@ class Watchdog:
         self._config, self._watched = config, watched
         self._heard_ns: dict[tuple[str, str], int] = {}
         self._sent: deque[tuple[int, Floats]] = deque(maxlen=1024)
+        self._moved_ns = 0
 
     def note(self, kind: str, side: str, steady_ns: int) -> None:
         """`kind` ("joint_state" or "controller") of the arm `side` was heard."""
@@ -93,24 +101,44 @@ class Watchdog:
 
     def sent(self, nominal_ns: int, position: Floats) -> None:
         """Remember what was sent, to compare with what is measured later."""
+        if not self._sent or not np.array_equal(position, self._sent[-1][1]):
+            self._moved_ns = nominal_ns
         self._sent.append((nominal_ns, position))
 
     def track(self, stamp_ns: int, measured: Floats, names: tuple[str, ...]) -> "Alarm | None":
         """Compare a measurement with what was sent tracking_delay_s before it."""
-        limit = self._config.tracking_error
         due_ns = stamp_ns - round(self._config.tracking_delay_s * 1e9)
         while len(self._sent) > 1 and self._sent[1][0] <= due_ns:
             self._sent.popleft()
-        if not limit or not self._sent or self._sent[0][0] - due_ns > OLDEST_MATCH_NS:
+        if not self._sent or self._sent[0][0] - due_ns > OLDEST_MATCH_NS:
             return None
-        error = np.where(self._watched, np.abs(measured - self._sent[0][1]), 0.0)
+        rests = due_ns - self._moved_ns >= SETTLED_NS
+        worst, error = self._worst(measured, self._sent[0][1])
+        limits = [(self._config.tracking_error, "command"), (self._config.rest_error * rests, "command at rest")]
+        for limit, what in limits:
+            if limit and not error <= limit:
+                reason = f"joint {names[worst]!r} is {error:.3f} from its {what} (limit {limit})"
+                return Alarm("tracking", Response.FAULT, f"{reason}; is its controller active?")
+        return None
+
+    def apart(self, measured: Floats, names: tuple[str, ...]) -> str:
+        """Say which joint is too far from what was sent last to send it again, or nothing."""
+        limit = self._config.rest_error / 2
+        if not limit or not self._sent:
+            return ""
+        worst, error = self._worst(measured, self._sent[-1][1])
+        return "" if error <= limit else f"joint {names[worst]!r} is {error:.3f} from its command (limit {limit})"
+
+    def believable(self, measured: Floats) -> bool:
+        """True where `measured` is as near to what was sent last as an arm is that something has just stopped."""
+        most = 2 * max(self._config.tracking_error, self._config.rest_error)
+        return bool(self._sent) and self._worst(measured, self._sent[-1][1])[1] <= most
+
+    def _worst(self, measured: Floats, sent: Floats) -> tuple[int, float]:
+        """Index and distance of the joint that is furthest from `sent`; not a number counts as furthest."""
+        error = np.where(self._watched, np.abs(measured - sent), 0.0)
         worst = int(error.argmax())
-        if error[worst] <= limit:
-            return None
-        reason = (
-            f"joint {names[worst]!r} is {error[worst]:.3f} from its command (limit {limit}); is its controller active?"
-        )
-        return Alarm("tracking", Response.FAULT, reason)
+        return worst, float(error[worst])
 
     def strayed(self, errors: Mapping[str, float]) -> "Alarm | None":
         """Judge what a controller says of itself: distances in rad of joints from what it aims at."""

@@ -42,6 +42,7 @@ class ExecutorNode(ManagedNode):
         super().__init__("executor")
         self._arrivals = Arrivals(self.diagnostics.meter)
         self._told: tuple[State, str] | None = None
+        self._open_fault = ""
         self.finished, self.exit_status = False, 0
 
     def setup(self) -> None:
@@ -51,7 +52,8 @@ class ExecutorNode(ManagedNode):
         guard = Guard(robot, describe(robot), config.guard) if config.guarded else None
         if guard is not None:
             self.get_logger().info(guard.check_cost())
-        self._executor = executor = Executor(robot, config.control, guard)
+        self._executor = executor = Executor(robot, config.control, guard, self._open_fault)
+        self.cleanup.callback(self._keep_fault)
         self._shadow = Shadow(robot) if config.shadow else None
         self._joints = JointMerge.of(robot)
         simulated = bool(self.get_parameter("use_sim_time").value)
@@ -101,7 +103,8 @@ class ExecutorNode(ManagedNode):
 
     def on_step(self, step: Step, now_ns: int, late_ns: int) -> None:
         """Send one sample, log it, and say what changed."""
-        self._output.send(step.command)
+        if not step.silent:
+            self._output.send(step.command)
         self._log.sent(step, now_ns)
         self._arrivals.sent(self._now_ns)
         if self._shadow is not None:
@@ -124,6 +127,10 @@ class ExecutorNode(ManagedNode):
         self._log.changed(self._now_ns)
         self._publish_status()
         self.finished, self.exit_status = True, 1
+
+    def _keep_fault(self) -> None:
+        """A fault outlives the executor that it happened to."""
+        self._open_fault = self._executor.open_fault
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
         heard_ns, chunk = self._now_ns, messages.to_chunk(message)

@@ -76,7 +76,7 @@ TABLE: list[tuple[Act, State, Act, State, str, str]] = [
     (taken_on_hold, State.HOLDING, lambda p: p.executor.resume(), State.TAKEOVER, "resume", "a human has the left arm"),
     (taken_on_hold, State.HOLDING, lambda p: p.executor.release(p.now_ns), State.HOLDING, "release", "lunch"),
     (taken, State.TAKEOVER, lambda p: p.executor.fault("broken"), State.FAULTED, "fault", "broken"),
-    (faulted, State.FAULTED, lambda p: p.executor.reset_fault(), State.HOLDING, "reset_fault", "fault reset; waiting"),
+    (faulted, State.FAULTED, lambda p: p.executor.reset_fault(), State.HOLDING, "reset_fault", "fault reset, on hold"),
     (faulted, State.FAULTED, lambda p: (p.executor.deactivate(p.now_ns)), State.INACTIVE, "deactivate", "at rest"),
     (holding, State.HOLDING, lambda p: p.executor.deactivate(p.now_ns), State.INACTIVE, "deactivate", "at rest"),
     (running, State.RUNNING, lambda p: p.executor.deactivate(p.now_ns), State.HOLDING, "deactivate", "deactivating"),
@@ -168,6 +168,9 @@ def test_a_fault_survives_deactivation_until_it_is_reset(player: Any, middle: An
     player.executor.deactivate(player.now_ns)
     with pytest.raises(ImageWamError, match="the fault was not reset: test; remove its cause and reset it"):
         player.executor.activate(player.now_ns, player.measured(middle))
+    after = Executor(player.robot, fault=player.executor.open_fault)
+    with pytest.raises(ImageWamError, match="the fault was not reset: test; remove its cause and reset it"):
+        after.activate(player.now_ns, player.measured(middle))
     player.executor.reset_fault()
     player.executor.activate(player.now_ns, player.measured(middle))
     assert player.executor.state is State.HOLDING

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from imagewam_ros.control import checker
-from imagewam_ros.control.executor import State
+from imagewam_ros.control.executor import State, Step
 from imagewam_ros.control.watchdog import WatchdogConfig
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.errors import ConfigError, ImageWamError
 from imagewam_ros.core.schema import JointState
 
 MOVE = np.where(np.arange(14) % 7 == 6, 0.0, 0.3)
@@ -20,12 +20,6 @@ def moving(player: Any, middle: Any) -> Any:
     assert player.executor.accept(player.towards(middle + MOVE), player.now_ns).accepted
     player.run(0.1)
     return player
-
-
-def standstill(player: Any, after: int) -> float:
-    """Seconds from command `after` until the arms rest."""
-    moving = [c.tick for c in player.commands[after:] if np.abs(c.velocity).max() > 1e-6]
-    return (moving[-1] - player.commands[after].tick) * player.robot.period_ns * 1e-9 if moving else 0.0
 
 
 @pytest.mark.parametrize("silent", ["left", "right"])
@@ -43,23 +37,128 @@ def test_one_arms_silent_joint_states_stop_both_arms(moving: Any, silent: str) -
     assert checker.check(moving.commands, moving.robot.limits) == []
 
 
-def test_a_frozen_arm_is_noticed_by_its_tracking_error(moving: Any, middle: Any) -> None:
-    target = middle + 4 * MOVE
-    frozen = moving.commands[-1].position[:7]
+def block(player: Any, middle: Any) -> Any:
+    """Something stops the left arm, until that is a fault; returns where the arm is."""
+    frozen = player.commands[-1].position[:7]
     for _ in range(600):
-        if moving.executor.state is not State.RUNNING or moving.commands[-1].tick % 40 == 0:
-            moving.executor.accept(moving.towards(target), moving.now_ns)
-        measured = np.concatenate([frozen, moving.commands[-1].position[7:]])
-        step = moving.tick(joint_state=moving.measured(measured))
-        if step.state is State.FAULTED:
-            break
-    assert step.state is State.FAULTED
-    assert "is 0.35" in step.reason
-    assert step.reason.startswith("joint 'left_")
-    assert step.reason.endswith("from its command (limit 0.35); is its controller active?")
+        if player.executor.state is not State.RUNNING or player.commands[-1].tick % 40 == 0:
+            player.executor.accept(player.towards(middle + 4 * MOVE), player.now_ns)
+        follow(player, 1, frozen)
+        if player.executor.state is State.FAULTED:
+            return frozen
+    raise AssertionError("not noticed")
+
+
+def follow(player: Any, ticks: int, left: Any = None, away: Any = 0.0) -> list[Step]:
+    """Tick with the arms measured where they were sent, but the left one at `left`, and all `away` from there."""
+    steps = []
+    for _ in range(ticks):
+        sent = (player.commands or [player.executor.reference()])[-1].position
+        measured = np.concatenate([sent[:7] if left is None else left, sent[7:]]) + away
+        steps.append(player.tick(joint_state=player.measured(measured)))
+    return steps
+
+
+def test_a_blocked_arm_is_noticed_and_given_way_to(moving: Any, middle: Any) -> None:
+    frozen = block(moving, middle)
+    reason = moving.executor.status.reason
+    assert reason.startswith("joint 'left_") and "is 0.35" in reason
+    assert reason.endswith("from its command (limit 0.35); is its controller active?")
     at = len(moving.commands) - 1
+    with pytest.raises(ImageWamError, match="the arms are still braking; reset the fault once they rest"):
+        moving.executor.reset_fault()
+    follow(moving, 100, frozen)
+    assert next(i for i, c in enumerate(moving.commands[at:]) if not c.velocity.any()) < 0.5 * 200
+    steps = follow(moving, 1000, frozen)
+    arm = ~moving.robot.gripper_mask
+    assert np.abs((moving.commands[-1].position[:7] - frozen)[arm[:7]]).max() < 1e-3, "it presses no longer"
+    assert steps[-1].silent and steps[-1].state is State.FAULTED
+    fastest = max(np.abs(c.velocity / moving.robot.limits.velocity).max() for c in moving.commands[at + 100 :])
+    assert fastest < 0.25
+    assert checker.check(moving.commands, moving.robot.limits) == []
+    moving.executor.reset_fault()
+    moving.executor.resume()
+    assert not follow(moving, 1, frozen)[-1].silent
+
+
+@pytest.mark.parametrize("measured", [2.0, np.nan])
+def test_a_measurement_that_nothing_explains_is_not_followed(moving: Any, measured: float) -> None:
+    sent = moving.commands[-1].position
+    assert moving.tick(joint_state=moving.measured(sent + measured)).state is State.FAULTED
+    follow(moving, 100)
+    rest = moving.commands[-1].position
+    assert follow(moving, 400)[-1].silent
+    assert np.array_equal(moving.commands[-1].position, rest)
+
+
+def test_an_arm_moved_by_hand_at_rest_is_a_fault_and_gets_no_command_to_jump_to(player: Any) -> None:
+    follow(player, 200)
+    away = np.where(np.arange(14) == 9, 0.12, 0.0)
+    step = follow(player, 1, away=away)[0]
+    assert step.state is State.FAULTED
+    assert "'right_elbow' is 0.120 from its command at rest (limit 0.1)" in step.reason
+    assert follow(player, 400)[-1].silent
+    follow(player, 1, away=2 * away)
+    with pytest.raises(
+        ImageWamError, match=r"'right_elbow' is 0.240 from its command \(limit 0.05\); deactivate, reset"
+    ):
+        player.executor.reset_fault()
+    player.executor.deactivate(player.now_ns)
+    player.executor.reset_fault()
+    here = player.commands[-1].position + 2 * away
+    player.executor.activate(player.now_ns, player.measured(here))
+    assert np.array_equal(player.tick().command.position, here)
+
+
+def test_a_moving_command_leads_by_more_than_one_at_rest(moving: Any) -> None:
+    for _ in range(40):
+        lag = moving.commands[-1].position - 0.12 * MOVE / 0.3
+        assert moving.executor.accept(moving.towards(moving.commands[0].position + MOVE), moving.now_ns).accepted
+        assert moving.tick(joint_state=moving.measured(lag)).state is State.RUNNING
+
+
+def test_after_a_reset_nothing_moves_before_it_is_resumed(moving: Any, middle: Any) -> None:
+    moving.executor.fault("e-stop")
+    assert follow(moving, 300)[-1].silent
+    moving.executor.reset_fault()
+    verdict = moving.executor.accept(moving.towards(middle), moving.now_ns)
+    assert verdict.reason == "executor is on hold: fault reset, on hold until resumed; resume it first"
+    assert follow(moving, 1)[-1].silent
+    away = np.where(np.arange(14) == 2, 0.06, 0.0)
+    follow(moving, 1, away=away)
+    with pytest.raises(ImageWamError, match="'left_elbow' is 0.060 from its command"):
+        moving.executor.resume()
+    follow(moving, 1)
+    moving.executor.resume()
+    assert not follow(moving, 1)[-1].silent
+    assert moving.executor.accept(moving.towards(middle), moving.now_ns).accepted
+
+
+def test_drivers_must_be_heard_before_a_reset(moving: Any) -> None:
+    follow(moving, 10)
     moving.run(1.0)
-    assert standstill(moving, at) < 0.5
+    assert moving.executor.state is State.FAULTED
+    with pytest.raises(ImageWamError, match=r"left arm's joint states silent for 1.00 s .*; bring it back first"):
+        moving.executor.reset_fault()
+    follow(moving, 1)
+    moving.executor.reset_fault()
+
+
+def test_arms_whose_controller_fell_silent_get_no_command_until_they_are_in_place(moving: Any) -> None:
+    moving.executor.note_controller("right", moving.now_ns)
+    steps = follow(moving, 400)
+    first = next(i for i, step in enumerate(steps) if step.silent)
+    assert not np.array(steps[first].command.velocity).any() and steps[first - 20].command.position == pytest.approx(
+        steps[first].command.position
+    )
+    moving.executor.note_controller("right", moving.now_ns)
+    away = np.where(np.arange(14) == 2, 0.09, 0.0)
+    follow(moving, 1, away=away)
+    with pytest.raises(ImageWamError, match="'left_elbow' is 0.090 from its command"):
+        moving.executor.resume()
+    follow(moving, 1)
+    moving.executor.resume()
+    assert follow(moving, 1)[-1].state is State.HOLDING and not follow(moving, 1)[-1].silent
 
 
 def test_a_silent_controller_holds_once_it_was_heard(moving: Any) -> None:

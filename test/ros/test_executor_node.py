@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from imagewam_ros.core.embodiment import load_embodiment
@@ -184,9 +185,41 @@ def test_silent_robot_is_a_fault_until_reset(cell) -> None:
     running.wait_at_rest()
     running.check_limits()
     assert running.probe.change("sim", "activate")
-    assert running.probe.until(lambda: np.abs(running.position - running.commands[-1].position)[[0, 7]].max() < 0.05)
-    assert running.probe.call(Trigger, topics.RESET_FAULT, Trigger.Request()).success
-    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "fault reset" in s.reason)
+    reset = [""]
+
+    def was_reset() -> bool:
+        answer = running.probe.call(Trigger, topics.RESET_FAULT, Trigger.Request())
+        reset.append(answer.message)
+        return bool(answer.success)
+
+    assert running.probe.until(was_reset), reset
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "fault reset, on hold until resumed" in s.reason)
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: "on hold" in s.refusal)
+    assert running.probe.call(Trigger, topics.RESUME, Trigger.Request()).success
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+
+
+def test_a_fault_outlives_a_new_configuration_and_a_silent_executor_sends_nothing(cell, probe) -> None:
+    running = cell(simulated=False)
+    running.activate()
+    heard = probe.collect(Float64MultiArray, topics.forward("left"), 10)
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
+    assert probe.until(lambda: len(heard) > 20)
+    assert probe.change("sim", "deactivate")
+    running.wait(lambda s: s.state == ExecutorStatus.FAULTED and "joint states silent" in s.reason)
+    answer = probe.call(Trigger, topics.RESET_FAULT, Trigger.Request())
+    assert not answer.success and "bring it back first" in answer.message
+    tick = running.logged[-1].tick
+    assert probe.until(lambda: running.logged[-1].tick > tick + 100)
+    count, tick = len(heard), running.logged[-1].tick
+    assert probe.until(lambda: running.logged[-1].tick > tick + 100)
+    assert len(heard) <= count + 1
+    assert probe.change("executor", "deactivate", "cleanup", "configure"), running.executor.text()
+    assert probe.change("sim", "activate")
+    fault = "the fault was not reset: "
+    assert probe.until(lambda: not probe.change("executor", "activate") and fault in running.executor.text())
 
 
 class Relay:
