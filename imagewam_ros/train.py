@@ -14,6 +14,7 @@ import torch
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.training.pixels import ReadConfig
 from imagewam_ros.training.presets import PRESETS, Preset, find_preset
 from imagewam_ros.training.run import train
 from imagewam_ros.training.team import join
@@ -23,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `imagewam train`."""
     parser.add_argument("--preset", default="tiny", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of episodes")
+    parser.add_argument("--trim-idle", action="store_true", help="leave out what comes before the first motion")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read episodes side by side")
     parser.add_argument("--out", type=Path, required=True, help="run folder; what it holds already is not done again")
     parser.add_argument("--base", help="checkpoint to go on from: a name in models/ or a directory")
     parser.add_argument(
@@ -50,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     preset = changed(find_preset(arguments.preset), arguments)
     robot, team = load_embodiment(arguments.robot), join(arguments.cpu)
     base = find_checkpoint(arguments.base) if arguments.base else None
-    report = train(preset, arguments.data, arguments.out, robot, arguments.seed, team, base, arguments.tensorboard)
+    read = ReadConfig(trim_idle=arguments.trim_idle, workers=arguments.workers)
+    report = train(
+        preset, arguments.data, arguments.out, robot, arguments.seed, team, base, arguments.tensorboard, read
+    )
     if team.leads:
         print("\n".join(f"{name}: {value}" for name, value in report.items()))
         if arguments.json:
