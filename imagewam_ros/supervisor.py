@@ -66,7 +66,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._partial: dict[str, bytes] = {}
         self.killed: list[str] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="imagewam_")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "Supervisor":
         """Start every process, or none. Raises GraphError when something is missing, and as `site_parameters` does."""
@@ -123,11 +123,13 @@ class Supervisor:
         for key in list(self._selector.get_map().values()):
             self._pass_on(key)
         self._selector.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _site_parameters(self) -> Path | None:
         if not self.values["parameters"]:
             return None
+        self._folder = tempfile.TemporaryDirectory(prefix="imagewam_")
         path, namespace = str(self.values["parameters"]), str(self.values["namespace"])
         return write_site_parameters(path, namespace, Path(self._folder.name))
 
