@@ -7,8 +7,11 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EmbodimentMismatch, LimitViolation
 from imagewam_ros.core.schema import Floats, JointState
 
-START_TOLERANCE = 0.02
-"""At activation a joint may be outside its bounds by this share of its range, as grippers are."""
+ROUNDING = 1e-3
+"""At activation an arm's joint may be outside its bounds by this, rad: the first command is on the bound."""
+
+GRIPPER_SHARE = 0.02
+"""The same of a gripper, as a share of its range: fingers close beyond what their drivers call closed."""
 
 
 def in_order(joint_state: JointState, robot: Embodiment) -> Floats:
@@ -23,11 +26,12 @@ def in_order(joint_state: JointState, robot: Embodiment) -> Floats:
 
 
 def inside(position: Floats, robot: Embodiment) -> Floats:
-    """`position` (joints,) put inside the bounds, to begin from. Raises LimitViolation where it is far outside."""
+    """`position` (joints,) put inside the bounds, to begin from. Raises LimitViolation where it is outside."""
     limits = robot.limits
-    over = np.maximum(limits.lower - position, position - limits.upper) / (limits.upper - limits.lower)
+    allowed = np.where(robot.gripper_mask, GRIPPER_SHARE * (limits.upper - limits.lower), ROUNDING)
+    over = np.maximum(limits.lower - position, position - limits.upper) / allowed
     worst = int(over.argmax())
-    if over[worst] <= START_TOLERANCE and np.isfinite(position).all():
+    if over[worst] <= 1 and np.isfinite(position).all():
         return np.clip(position, limits.lower, limits.upper)
     joint = robot.joints[worst]
     raise LimitViolation(

@@ -10,10 +10,12 @@ import pytest
 
 from imagewam_ros.control import checker
 from imagewam_ros.control.executor import Executor, ExecutorConfig, State
-from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, ImageWamError, LimitViolation
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.core.schema import JointState, Source
 
+ROBOTS = sorted(path.stem for path in (share_dir() / "config" / "robots").glob("*.yaml"))
 MOVE = np.where(np.arange(14) % 7 == 6, 0.0, 0.3)
 
 
@@ -253,6 +255,21 @@ def test_activation_refuses_joints_far_outside_their_bounds(robot: Embodiment, m
     position[0], position[6] = 0.0, -1e-4
     executor.activate(0, JointState(0, robot.joint_names, position, 0 * position))
     assert executor.step(0).command.position[6] == 0.0
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_activation_steps_no_arm_of_any_robot(name: str) -> None:
+    robot = load_embodiment(name)
+    for joint in np.flatnonzero(~robot.gripper_mask):
+        for bound, out in ((robot.limits.upper, 1), (robot.limits.lower, -1)):
+            position = (robot.limits.lower + robot.limits.upper) / 2
+            position[joint] = bound[joint] + out * 9e-4
+            executor = Executor(robot)
+            executor.activate(0, JointState(0, robot.joint_names, position, 0 * position))
+            assert np.abs(executor.reference().position - position).max() < 1e-3
+            position[joint] = bound[joint] + out * 2e-3
+            with pytest.raises(LimitViolation, match=f"joint {robot.joint_names[joint]!r} is at .*; move it inside"):
+                Executor(robot).activate(0, JointState(0, robot.joint_names, position, 0 * position))
 
 
 def test_activation_takes_joints_in_any_order_but_not_too_few(robot: Embodiment, middle: Any) -> None:
