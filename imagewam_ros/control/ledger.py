@@ -42,9 +42,9 @@ class Travel:
 
 @dataclass
 class Ledger:
-    """Book of one arm. gripper_span is the gripper's range, m; half of it makes an event."""
+    """Book of one arm. A gripper that crosses gripper_middle, rad or m, makes an event."""
 
-    gripper_span: float
+    gripper_middle: float
     _travel: Travel = field(default_factory=Travel)
     _last: Floats | None = None
     _covered_ns: int | None = None
@@ -88,5 +88,5 @@ class Ledger:
 
     def _gripper_events(self, rows: Rows) -> tuple[int, ...]:
         """Times at which the gripper crosses the middle of its range."""
-        level = rows.positions[:, -1] > self.gripper_span / 2
+        level = rows.positions[:, -1] > self.gripper_middle
         return tuple(int(t) for t in rows.times_ns[1:][level[1:] != level[:-1]])

@@ -67,7 +67,7 @@ class Mover:
         self.counters = Counters()
         self._covered_until_ns = now_ns - 1
         self._reference = Reference(robot, config, config.smoothing_hz, config.stop_share, self._guard)
-        self._ledgers = {a.side: Ledger((a.gripper.lower + a.gripper.upper) / 2) for a in robot.arms}
+        self._ledgers = {arm.side: Ledger((arm.gripper.lower + arm.gripper.upper) / 2) for arm in robot.arms}
         self._limiter.reset(position)
         self._reference.rest(position, now_ns)
         self.command = self._make_command()

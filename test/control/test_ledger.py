@@ -2,8 +2,12 @@
 import numpy as np
 import pytest
 
+from imagewam_ros.control.executor import Executor, ExecutorConfig
 from imagewam_ros.control.ledger import Ledger, Travel
 from imagewam_ros.control.timeline import Rows
+from imagewam_ros.core.embodiment import load_embodiment
+from imagewam_ros.core.paths import share_dir
+from imagewam_ros.core.schema import ActionChunk, JointState
 
 P = 50_000_000
 
@@ -45,6 +49,20 @@ def test_a_gripper_event_that_is_predicted_again_or_reached_is_not_lost() -> Non
     ledger.chunk(rows(P, [0.0] * 6, [0.0, 0.0, 0.04, 0.04, 0.04, 0.04]), P)
     ledger.chunk(rows(4 * P, [0.0] * 6, [0.04] * 6), 4 * P)
     assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 0)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (share_dir() / "config" / "robots").glob("*.yaml")))
+def test_every_robots_gripper_is_counted_at_the_middle_of_its_range(name: str) -> None:
+    robot = load_embodiment(name)
+    limits = robot.limits
+    middle = (limits.lower + limits.upper) / 2
+    for low, high, events in ((0.05, 0.45, 0), (0.55, 0.95, 0), (0.4, 0.6, 1)):
+        executor = Executor(robot, ExecutorConfig(absurd_jump_s=100.0))
+        executor.activate(0, JointState(0, robot.joint_names, middle, 0 * middle))
+        share = np.linspace(low, high, 40)[:, None]
+        targets = np.where(robot.gripper_mask, limits.lower + share * (limits.upper - limits.lower), middle)
+        assert executor.accept(ActionChunk(0, 2 * P, robot.joint_names, targets), 0).accepted
+        assert [travel.gripper_predicted for travel in executor.status.travel.values()] == [events, events]
 
 
 def test_nothing_predicted_is_nothing_lost() -> None:

@@ -153,7 +153,7 @@ def test_a_grasp_that_is_replaced_before_it_is_due_is_lost():
     closing, open_hand = np.zeros((10, 3)), np.zeros((10, 3))
     closing[:, 2] = np.where(np.arange(10) < 5, 0.04, 0.0)
     open_hand[:, 2] = 0.04
-    ledger = Ledger(0.04)
+    ledger = Ledger(0.02)
     ledger.chunk(Rows(times, closing), 0)
     assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 0)
     ledger.chunk(Rows(times + 50 * MS, open_hand), 50 * MS)
