@@ -48,7 +48,7 @@ def test_a_policy_that_nobody_helped_teaches_where_asked_for(tmp_path) -> None:
     assert [path.parent.name for path in chosen.episodes] == ["helped"]
     assert chosen.left_out == {"done by a policy alone (--policy-runs learns from them)": 1}
     assert len(choose_episodes([tmp_path / "alone", tmp_path / "helped"], policy_runs=True).episodes) == 2
-    with pytest.raises(EpisodeError, match=r"none of 1 episodes .* 1 done by a policy alone \(--policy-runs"):
+    with pytest.raises(EpisodeError, match=r"none of 1 episodes .*\(1 done by a policy alone \(--policy-runs"):
         choose_episodes([tmp_path / "alone"])
 
 
