@@ -28,6 +28,9 @@ from imagewam_ros.model.mot import JointMemory, KeyValueCache, Memory, attend, j
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import Context, JointBatch, JointOutput, Plan, PrefixCache
 
+Tables = tuple[Tensor, Tensor]
+"""Rotary tables of text and image."""
+
 
 class Prefix(NamedTuple):
     """Embedded prefix: text (B, L+1, hidden), image (B, R, hidden), rotary tables, validity (B, N)."""
@@ -69,12 +72,13 @@ class Flux2Network(ImageWamNetwork):
     action: Flux2ActionExpert
     config: Flux2Config
 
+    compiled_part = "filled"
     reference_time, target_time, action_time = 10, 0, 2
     """Time axis of the positions of reference image, target image and actions."""
 
     def __init__(self, config: Flux2Config) -> None:
         super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config)
-        self._kept_tables: tuple[object, tuple[Tensor, Tensor]] | None = None
+        self._kept_tables: tuple[object, Tables] | None = None
 
     def prefill(
         self,
@@ -86,7 +90,21 @@ class Flux2Network(ImageWamNetwork):
         cache: PrefixCache | None = None,
     ) -> KeyValueCache:
         """See `protocol.Network`."""
-        prefix = self._embed(latents, context, proprio)
+        tables = self._prefix_tables(context.tokens.shape[1] + 1, latents)
+        return self.filled(tables, latents, context, proprio, horizon, plan, cache)
+
+    def filled(
+        self,
+        tables: Tables,
+        latents: Tensor,
+        context: Context,
+        proprio: Tensor,
+        horizon: int,
+        plan: Plan | None,
+        cache: PrefixCache | None,
+    ) -> KeyValueCache:
+        """The prefill after its rotary tables: fused kernels would not round these to `rope_dtype` on the way."""
+        prefix = self._embed(tables, latents, context, proprio)
         c, length = self.config, prefix.text.shape[1] + prefix.image.shape[1]
         shape = (c.double + c.single, latents.shape[0], c.heads, length, c.head_dim)
         reuse = isinstance(cache, KeyValueCache) and prefix.mask is None and cache.fits(shape, horizon, prefix.image)
@@ -98,7 +116,7 @@ class Flux2Network(ImageWamNetwork):
 
     def joint_forward(self, batch: JointBatch) -> JointOutput:
         """See `protocol.Network`."""
-        prefix = self._embed(batch.reference, batch.context, batch.proprio)
+        prefix = self._prefix(batch.reference, batch.context, batch.proprio)
         timestep = batch.reference.new_zeros(1)
         if not batch.prefix_at_zero:
             assert batch.target_timestep is not None and len(batch.target_timestep) == len(batch.reference)
@@ -118,7 +136,7 @@ class Flux2Network(ImageWamNetwork):
         prefix_at_zero: bool = False,
     ) -> Tensor:
         """See `protocol.Network`."""
-        prefix = self._embed(latents, context, proprio)
+        prefix = self._prefix(latents, context, proprio)
         memory = JointMemory(prefix.mask)
         seen_at = torch.zeros_like(timestep) if prefix_at_zero else timestep
         self._run_prefix(prefix, self.prefix_modulation(seen_at), memory)
@@ -170,12 +188,15 @@ class Flux2Network(ImageWamNetwork):
             rescaled=True,
         )
 
-    def _embed(self, latents: Tensor, context: Context, proprio: Tensor) -> Prefix:
+    def _prefix(self, latents: Tensor, context: Context, proprio: Tensor) -> Prefix:
+        return self._embed(self._prefix_tables(context.tokens.shape[1] + 1, latents), latents, context, proprio)
+
+    def _embed(self, tables: Tables, latents: Tensor, context: Context, proprio: Tensor) -> Prefix:
         text, mask = self.pack(context, self.proprio_encoder(proprio))
         image = self.video.img_in(tokens_of(latents))
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(image.shape[:2])], 1)
-        return Prefix(self.video.txt_in(text), image, *self._prefix_tables(text.shape[1], latents), mask)
+        return Prefix(self.video.txt_in(text), image, *tables, mask)
 
     def _run_prefix(self, prefix: Prefix, modulation: Flux2Modulation, memory: Memory) -> None:
         """Run all layers over the prefix alone; the last owes only its keys and values."""
@@ -206,7 +227,7 @@ class Flux2Network(ImageWamNetwork):
         head = self.video.final_layer
         return latents_of(head(x, head.modulation(vector)), noised.shape[2], noised.shape[3])
 
-    def _prefix_tables(self, length: int, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def _prefix_tables(self, length: int, latents: Tensor) -> Tables:
         """Rotary tables of text and image, kept for the next observation of the same shape."""
         rows, columns = latents.shape[2:]
         key = (length, rows, columns, latents.device)

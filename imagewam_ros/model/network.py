@@ -40,6 +40,8 @@ class ImageWamNetwork(nn.Module, ABC):
 
     video: Any
     action: Any
+    compiled_part: str = "prefill"
+    """Name of the method that holds all of a prefill that may be compiled."""
     unused: str = ""
     """Names (a regular expression) of published weights that nothing reads and that are not loaded."""
 
@@ -100,7 +102,16 @@ class ImageWamNetwork(nn.Module, ABC):
 
     def velocity(self, actions: Tensor, timestep: Tensor, cache: PrefixCache) -> Tensor:
         """Velocity (B, T, D) of noised actions (B, T, D) at timestep (B,) in 0..1000."""
-        return self._velocity(actions, self.action.modulation(timestep), cache)  # type: ignore[arg-type]
+        return self.velocity_at(actions, self.action.modulation(timestep), cache)
+
+    def velocity_at(self, actions: Tensor, modulation: Any, memory: Any) -> Tensor:
+        """The same at a time of a plan, whose modulation it has."""
+        key = (actions.shape[1], actions.device)
+        if key not in self._tables:
+            self._tables[key] = self.action_table(*key)
+        dtype = self.proprio_encoder.weight.dtype
+        velocity: Tensor = self.action(actions.to(dtype), modulation, memory, self._tables[key])
+        return velocity
 
     def plan(self, denoising: Denoising) -> Plan:
         """Modulation of the schedule's timesteps and of the prefix, without gradients."""
@@ -119,7 +130,7 @@ class ImageWamNetwork(nn.Module, ABC):
         """
         actions = noise.float()
         for modulation, delta in zip(plan.action, plan.deltas, strict=True):
-            velocity = self._velocity(actions, modulation, cache)  # type: ignore[arg-type]
+            velocity = self.velocity_at(actions, modulation, cache)
             actions = torch.addcmul(actions, velocity.float(), delta)
         return self.without_padding(actions)
 
@@ -149,7 +160,7 @@ class ImageWamNetwork(nn.Module, ABC):
         draws = batch.action_noise.shape[0] // batch.actions.shape[0]
         actions = batch.actions.repeat_interleave(draws, 0)
         noised = flow.noised(actions, batch.action_noise, batch.action_timestep)
-        return self._velocity(noised, self.action.modulation(batch.action_timestep), memory)
+        return self.velocity_at(noised, self.action.modulation(batch.action_timestep), memory)
 
     def noised_target(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
         """Noised target latents (S, C, h, w) and their timestep (S,)."""
@@ -163,14 +174,6 @@ class ImageWamNetwork(nn.Module, ABC):
             with torch.inference_mode(False):  # training may need them next
                 self._dims[width, device] = torch.tensor(meant, device=device)
         return self._dims[width, device]
-
-    def _velocity(self, actions: Tensor, modulation: Any, memory: Memory) -> Tensor:
-        key = (actions.shape[1], actions.device)
-        if key not in self._tables:
-            self._tables[key] = self.action_table(*key)
-        dtype = self.proprio_encoder.weight.dtype
-        velocity: Tensor = self.action(actions.to(dtype), modulation, memory, self._tables[key])
-        return velocity
 
 
 def pack_proprio(context: Context, token: Tensor) -> Context:

@@ -17,6 +17,11 @@ from imagewam_ros.model.sampler import Sampler, SamplerConfig
 HORIZON = 6
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", small_networks.BACKBONES)
 def test_actions_are_those_of_the_plain_network(backbone):
@@ -35,6 +40,41 @@ def test_actions_are_those_of_the_plain_network(backbone):
         compile_network(network, backend="aot_eager")
         found, again = answer(cache)
     assert torch.allclose(found, wanted, atol=1e-5) and again is cache
+
+
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_any_length_of_text_gives_the_plain_actions_from_a_few_graphs(backbone):
+    """Two chunks of each length, as after a change of the instruction: the cache is outgrown, then fits."""
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    plain, fused = (small_networks.network(backbone).requires_grad_(False) for _ in range(2))
+    compile_network(fused, backend=counting)
+    c, plan = plain.config, plain.plan(Denoising(steps=2))
+    shapes, caches, made = ((1, c.channels, 4, 8), (1, c.proprio_dim), (1, HORIZON, c.action_dim)), [None, None], []
+    with torch.inference_mode():
+        for seed, length in enumerate([5, 5, 7, 7, 9, 9, 4, 4, 11, 11, 6, 6, 5, 5]):
+            generator = torch.Generator().manual_seed(seed)
+            latents, proprio, noise, tokens = (
+                torch.randn(shape, generator=generator) for shape in (*shapes, (1, length, c.text_dim))
+            )
+            for i, network in enumerate((plain, fused)):
+                caches[i] = network.prefill(latents, Context(tokens), proprio, HORIZON, plan, caches[i])
+            wanted, found = (n.denoise(noise, cache, plan) for n, cache in zip((plain, fused), caches, strict=True))
+            assert torch.allclose(found, wanted, atol=1e-5)
+            made.append(len(graphs))
+    assert made[5] == made[-1] <= 7, "from the third length on none is made"
+
+
+def test_too_many_graphs_are_a_failure_too():
+    with torch._dynamo.config.patch(recompile_limit=1):
+        work = Compiled(torch.neg, backend="eager")
+        work(torch.ones(2))
+        with pytest.raises(ConfigError, match=r"torch.compile failed \(FailOnRecompileLimitHit: .*\); set compile to"):
+            work(torch.ones(2, dtype=torch.float64))
 
 
 def test_a_failure_says_what_to_change():
