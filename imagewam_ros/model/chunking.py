@@ -75,17 +75,31 @@ def soft_weights(horizon: int, committed: int, overlap: int) -> Tensor:
 @torch.no_grad()
 def denoise_frozen(network: ImageWamNetwork, noise: Tensor, cache: Any, plan: Plan, committed: Committed) -> Tensor:
     """Actions (B, T, D) whose committed rows are given."""
-    table = network.action_table(noise.shape[1], noise.device)
-    dtype = network.proprio_encoder.weight.dtype
-    rows, noise = committed.rows, noise.float()
-    known = network.with_padding(committed.actions[:rows].to(noise))
-    actions = noise
+    return frozen_steps(network, *frozen_inputs(network, noise, committed), cache, plan)
+
+
+def frozen_inputs(
+    network: ImageWamNetwork, noise: Tensor, committed: Committed | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise, known actions (1, T, D), and which rows (T, 1) are committed; none of them without `committed`."""
+    rows = torch.arange(noise.shape[1])[:, None]
+    if committed is None:
+        return noise, torch.zeros_like(noise[:1]), (rows < 0).to(noise.device)
+    known = network.with_padding(committed.actions.to(noise))[None]
+    return noise, known, (rows < committed.rows).to(noise.device)
+
+
+@torch.no_grad()
+def frozen_steps(
+    network: ImageWamNetwork, noise: Tensor, known: Tensor, fixed: Tensor, cache: Any, plan: Plan
+) -> Tensor:
+    """Actions (B, T, D) from what `frozen_inputs` gives. How many rows are fixed is data: one CUDA graph for all."""
+    actions = noise = noise.float()
     for modulation, timestep, delta in zip(plan.action, plan.timesteps, plan.deltas, strict=True):
-        fixed = torch.lerp(known.expand_as(noise[:, :rows]), noise[:, :rows], timestep / TIMESTEPS)
-        actions = torch.cat([fixed, actions[:, rows:]], 1)
-        velocity = network.action(actions.to(dtype), modulation, cache, table)
+        actions = torch.where(fixed, torch.lerp(known, noise, timestep / TIMESTEPS), actions)
+        velocity = network.velocity_at(actions, modulation, cache)
         actions = torch.addcmul(actions, velocity.float(), delta)
-    return network.without_padding(torch.cat([known.expand_as(noise[:, :rows]), actions[:, rows:]], 1))
+    return network.without_padding(torch.where(fixed, known, actions))
 
 
 def denoise_guided(

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.protocol import Context, PrefixCache
+from imagewam_ros.model.protocol import Context, Plan, PrefixCache
 
 WARM_UP = 3
 """Runs before the capture, as torch's documentation asks for."""
 
 KEPT = 8
-"""Graphs of one kind that are kept; each holds memory of its own."""
+"""Lengths of text whose graphs are kept; each holds memory of its own."""
 
 
 class Captured:
@@ -89,6 +89,28 @@ class GraphedPrefill:
         cache, graph = self._kept[length]
         graph(images, proprio, context.tokens)
         return cache
+
+
+class GraphedLoops:
+    """Denoising loops by one graph per cache and plan."""
+
+    def __init__(self, capture: Callable[..., Any] = Captured) -> None:
+        self._capture = capture
+        self._kept: dict[int, tuple[PrefixCache, dict[int, tuple[Plan, Any]]]] = {}
+        self.captures = 0
+        """Graphs that were made so far."""
+
+    def __call__(self, loop: Callable[..., Tensor], cache: PrefixCache, plan: Plan, *inputs: Tensor) -> Tensor:
+        """What `loop(*inputs, cache=cache, plan=plan)` gives; always the same loop for one cache and plan."""
+        if id(cache) not in self._kept:  # cache and plan are kept, so no other has their numbers
+            make_room(self._kept)
+            self._kept[id(cache)] = cache, {}
+        graphs = self._kept[id(cache)][1]
+        if id(plan) not in graphs:
+            graphs[id(plan)] = plan, self._capture(partial(loop, cache=cache, plan=plan), *inputs)
+            self.captures += 1
+        result: Tensor = graphs[id(plan)][1](*inputs)
+        return result.clone()
 
 
 def make_room(kept: dict[Any, Any]) -> None:

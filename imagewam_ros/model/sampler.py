@@ -12,9 +12,17 @@ from torch import Tensor
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.chunking import BETA, Committed, denoise_frozen, denoise_guided
+from imagewam_ros.model.chunking import (
+    BETA,
+    Committed,
+    denoise_frozen,
+    denoise_guided,
+    frozen_inputs,
+    frozen_steps,
+    soft_weights,
+)
 from imagewam_ros.model.flow import action_noise
-from imagewam_ros.model.graph import Captured, make_room, require_cuda
+from imagewam_ros.model.graph import GraphedLoops, require_cuda
 from imagewam_ros.model.lanes import denoise_lanes, with_lanes
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.picard import Sweep, denoise_parallel, plan_sweeps
@@ -35,8 +43,9 @@ class SamplerConfig:
     prefix, for their spread. denoiser "picard" makes `sweeps` sweeps and falls back to sequential
     steps above `tolerance` (normalised units). chunking says how committed rows condition a chunk.
     deadline_ms > 0 takes as many steps as fit after the prefill, from measured times, at least
-    `fewest_steps` and at most `steps`. cuda_graph runs the prefill and the plain loop of one draw as one launch
-    each, on a CUDA device. compile fuses the kernels of both there; slow at the first chunk.
+    `fewest_steps` and at most `steps`. cuda_graph runs the prefill and the loop of one draw as one launch
+    each, on a CUDA device, after any number of frozen rows. compile fuses the kernels of both there; slow at the
+    first chunk of the first two lengths of text.
     """
 
     steps: int = 0
@@ -98,8 +107,9 @@ class Sampler:
         self._shape = horizon, network.config.action_dim
         self._plans: dict[int, Plan] = {}
         self._step_s = 0.0
+        self._timed: set[tuple[int, int]] = set()
         self.plan = self._plan(denoising.steps)
-        self._graphs: dict[tuple[int, int], tuple[PrefixCache, Plan, Captured]] = {}
+        self._graphs = GraphedLoops()
         if config.cuda_graph:
             require_cuda(self.plan.timesteps.device)
         if config.compile:
@@ -129,33 +139,48 @@ class Sampler:
         if not config.deadline_ms:
             return Drawn(self._denoise(noise, cache, self.plan, committed), self._denoising.steps)
         _wait(device)
-        start = self._clock()
+        start, captures = self._clock(), self._graphs.captures
         count = self._affordable(start - started_s)
         actions = self._denoise(noise, cache, self._plan(count), committed)
         _wait(device)
-        took_s = (self._clock() - start) / count
-        self._step_s = took_s if not self._step_s else 0.8 * self._step_s + 0.2 * took_s
+        took_s, kind = (self._clock() - start) / count, (cache.prefix_length, count)
+        if kind in self._timed and captures == self._graphs.captures:
+            self._step_s = took_s if not self._step_s else 0.8 * self._step_s + 0.2 * took_s
+        self._timed.add(kind)  # the first of a kind makes tables, kernels or a graph, and says nothing about the next
         return Drawn(actions, count)
+
+    @torch.no_grad()
+    def rehearse(self, cache: PrefixCache) -> None:
+        """Draw twice and throw it away, so that chunks on this cache are neither late nor unmeasured.
+
+        With a deadline, make the plan and graph of every number of steps that it may choose.
+        """
+        noise, committed = action_noise(0, *self._shape).to(self.plan.timesteps.device), None
+        if self.config.chunking != "none":
+            known, horizon = self._network.without_padding(noise)[0], self._shape[0]
+            committed = Committed(known, soft_weights(horizon, 1, horizon), 1)
+        most = self._denoising.steps
+        for count in range(min(self.config.fewest_steps, most), most) if self.config.deadline_ms else ():
+            plan = self._plan(count)
+            if self.config.cuda_graph:
+                self._denoise(noise, cache, plan, committed)
+        for _ in range(2):
+            self.draw(0, cache, self._clock(), committed)
 
     def _denoise(self, noise: Tensor, cache: Any, plan: Plan, committed: Committed | None) -> Tensor:
         if len(noise) > 1:
             return denoise_lanes(self._network, noise, cache, plan.action, plan.deltas)
-        if committed is None or self.config.chunking == "none":
-            return self._free(noise, cache, plan)
-        if self.config.chunking == "frozen":
-            return denoise_frozen(self._network, noise, cache, plan, committed)
-        return denoise_guided(self._network, noise, cache, plan, committed, self.config.beta)
-
-    def _free(self, noise: Tensor, cache: PrefixCache, plan: Plan) -> Tensor:
-        if not self.config.cuda_graph:
-            return self._network.denoise(noise, cache, plan)
-        key = id(cache), id(plan)  # both are kept, so no other has their numbers
-        if key not in self._graphs:
-            make_room(self._graphs)
-            work = partial(self._network.denoise, cache=cache, plan=plan)
-            self._graphs[key] = cache, plan, Captured(work, noise)
-        actions: Tensor = self._graphs[key][2](noise)
-        return actions.clone()
+        network, config = self._network, self.config
+        if config.cuda_graph and config.chunking == "frozen":
+            inputs = frozen_inputs(network, noise, committed)
+            return self._graphs(partial(frozen_steps, network), cache, plan, *inputs)
+        if config.cuda_graph:
+            return self._graphs(network.denoise, cache, plan, noise)
+        if committed is None or config.chunking == "none":
+            return network.denoise(noise, cache, plan)
+        if config.chunking == "frozen":
+            return denoise_frozen(network, noise, cache, plan, committed)
+        return denoise_guided(network, noise, cache, plan, committed, config.beta)
 
     def _affordable(self, spent_s: float) -> int:
         """Steps that fit; all of them before one was measured."""

@@ -3,12 +3,17 @@
 
 import numpy as np
 import pytest
+import small_networks
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import HORIZON
 
+from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.chunking import DelayForecast, soft_weights
+from imagewam_ros.model.chunking import Committed, DelayForecast, denoise_frozen, soft_weights
+from imagewam_ros.model.flow import TIMESTEPS
+from imagewam_ros.model.protocol import Context
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40))
@@ -50,3 +55,37 @@ def test_impossible_forecasts_are_refused(options):
 
 def test_weights_are_float32_on_the_cpu():
     assert soft_weights(4, 1, 3).dtype == torch.float32
+
+
+@pytest.fixture(scope="module", params=small_networks.BACKBONES)
+def prefilled(request):
+    """A network with a padded dim, its prefix and plan."""
+    network = small_networks.network(request.param, padded_dims=(1,)).requires_grad_(False)
+    batch, plan = small_networks.batch(network, samples=1), network.plan(Denoising(steps=3))
+    return network, network.prefill(batch.reference, Context(batch.context.tokens), batch.proprio, HORIZON), plan
+
+
+def written_out(network, noise, cache, plan, known):
+    """Committed rows (rows, D) put before the others at every step."""
+    rows, actions, known = len(known), noise, network.with_padding(known)[None]
+    for timestep, delta in zip(plan.timesteps, plan.deltas, strict=True):
+        s = timestep / TIMESTEPS
+        actions = torch.cat([(1 - s) * known + s * noise[:, :rows], actions[:, rows:]], 1)
+        actions = actions + network.velocity(actions, timestep[None], cache) * delta
+    return network.without_padding(torch.cat([known, actions[:, rows:]], 1))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, HORIZON), st.integers(0, 2**31 - 1))
+def test_frozen_rows_are_those_of_the_plain_loop_however_many(prefilled, rows, seed):
+    network, cache, plan = prefilled
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, HORIZON, network.config.action_dim, generator=generator)
+    actions = torch.randn(HORIZON, network.config.action_dim - 1, generator=generator)
+    wanted = written_out(network, noise, cache, plan, actions[:rows])
+    actions[rows:] = torch.nan  # what is not committed is not looked at
+    found = denoise_frozen(network, noise, cache, plan, Committed(actions, soft_weights(HORIZON, rows, rows), rows))
+    assert torch.equal(found[0, :rows], actions[:rows])
+    assert torch.allclose(found, wanted, atol=2e-5, rtol=1e-5)
+    if not rows:
+        assert torch.equal(found, network.denoise(noise, cache, plan)), "to the bit"

@@ -3,6 +3,8 @@
 the device, addresses stay; and the bookkeeping of graphs.
 """
 
+from functools import partial
+
 import pytest
 import small_networks
 import torch
@@ -14,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.model.graph import KEPT, Captured, GraphedPrefill
+from imagewam_ros.model.chunking import Committed, frozen_inputs, frozen_steps, soft_weights
+from imagewam_ros.model.graph import KEPT, Captured, GraphedLoops, GraphedPrefill
 from imagewam_ros.model.lanes import with_lanes
 from imagewam_ros.model.mot import buffers_of
 from imagewam_ros.model.picard import plan_sweeps, sweep_all
@@ -36,8 +39,15 @@ def noise(network, seed, device="cpu"):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
+def after_rows(network, seed, device="cpu"):
+    """Inputs of the loop after committed rows, another number of them for another seed."""
+    rows = seed % HORIZON
+    known = torch.full((HORIZON, network.config.action_dim - len(network.config.padded_dims)), 0.3)
+    return list(frozen_inputs(network, noise(network, seed, device), Committed(known, soft_weights(6, rows, 6), rows)))
+
+
 def parts_of_a_chunk(network):
-    """Prefill, sequential steps and sweeps as functions of tensors alone."""
+    """Prefill, sequential steps, the same after committed rows, and sweeps as functions of tensors alone."""
     plan = network.plan(Denoising())
     sweeps = plan_sweeps(network, plan, HORIZON, 4)
 
@@ -52,12 +62,13 @@ def parts_of_a_chunk(network):
     return {
         "prefill": (prefill, lambda seed: inputs(network, seed)),
         "steps": (lambda x: network.denoise(x, cache, plan), lambda seed: [noise(network, seed)]),
+        "frozen": (lambda *x: frozen_steps(network, *x, cache, plan), lambda seed: after_rows(network, seed)),
         "sweeps": (lambda x: sweep_all(network, x, lanes, plan, sweeps), lambda seed: [noise(network, seed)]),
     }
 
 
 @pytest.mark.parametrize("backbone", small_networks.BACKBONES)
-@pytest.mark.parametrize("part", ["prefill", "steps", "sweeps"])
+@pytest.mark.parametrize("part", ["prefill", "steps", "frozen", "sweeps"])
 def test_no_value_decides_what_runs(backbone, part):
     """Traced without values, then replayed on others: the trace would fail at the first value that is read."""
     network = small_networks.network(backbone).requires_grad_(False)
@@ -101,11 +112,13 @@ def test_nothing_leaves_the_device(backbone, padded):
         meant = network.without_padding(proprio)
         cache = network.prefill(latents, Context(tokens), network.with_padding(meant), HORIZON, plan)
         start = noise(network, 0, "meta")
+        after = after_rows(network, 2, "meta")
         network.denoise(start, cache, plan)  # makes the rotary table
         with Crossings() as crossings:
             state = network.with_padding(meant)
             again = network.prefill(latents, Context(tokens), state, HORIZON, plan, cache)
             network.denoise(start, again, plan)
+            frozen_steps(network, *after, again, plan)
     assert again is cache and crossings.found == []
 
 
@@ -157,6 +170,23 @@ def test_the_oldest_graph_is_forgotten(graphed):
     assert Called.made == KEPT + 2  # the last length was kept, the first had to be made again
 
 
+def test_each_cache_and_plan_has_one_loop_for_any_number_of_rows():
+    network = small_networks.network("flux2").requires_grad_(False)
+    plans = [network.plan(Denoising(steps=steps)) for steps in (2, 3)]
+    caches = []
+    for length in (5, 7):
+        latents, proprio, tokens = inputs(network, 0, length)
+        caches.append(network.prefill(latents, Context(tokens), proprio, HORIZON))
+    Called.made, loops = 0, GraphedLoops(Called)
+    for seed in range(4):
+        for cache in caches:
+            for plan in plans:
+                values = after_rows(network, seed)
+                found = loops(partial(frozen_steps, network), cache, plan, *values)
+                assert torch.equal(found, frozen_steps(network, *values, cache, plan))
+    assert Called.made == loops.captures == 4
+
+
 def test_padded_text_is_refused(graphed):
     network, _, prefill = graphed
     latents, proprio, tokens = inputs(network, 0)
@@ -177,11 +207,14 @@ def test_graph_is_refused_without_cuda(small_model):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("backbone", small_networks.BACKBONES)
-def test_graphs_give_the_plain_actions(backbone):
+@pytest.mark.parametrize("chunking", ["none", "frozen"])
+def test_graphs_give_the_plain_actions(backbone, chunking):
     network = small_networks.network(backbone).to("cuda").requires_grad_(False)
     plain, graph = (
-        Sampler(network, Denoising(), HORIZON, SamplerConfig(cuda_graph=captured)) for captured in (False, True)
+        Sampler(network, Denoising(), HORIZON, SamplerConfig(cuda_graph=captured, chunking=chunking))
+        for captured in (False, True)
     )
+    known = torch.full((HORIZON, network.config.action_dim), 0.3)
 
     def work(images, proprio, tokens, cache):
         return network.prefill(images, Context(tokens), proprio, HORIZON, plain.plan, cache)
@@ -190,8 +223,9 @@ def test_graphs_give_the_plain_actions(backbone):
     for seed, length in enumerate((5, 7, 5)):
         latents, proprio, tokens = inputs(network, seed, length, "cuda")
         with torch.no_grad():
-            wanted = plain.draw(seed, work(latents, proprio, tokens, None)).actions
-            found = graph.draw(seed, prefill(latents, proprio, Context(tokens))).actions
+            committed = Committed(known, soft_weights(HORIZON, seed, HORIZON), seed)
+            wanted = plain.draw(seed, work(latents, proprio, tokens, None), committed=committed).actions
+            found = graph.draw(seed, prefill(latents, proprio, Context(tokens)), committed=committed).actions
         assert torch.equal(found, wanted)
 
 

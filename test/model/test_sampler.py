@@ -112,16 +112,59 @@ def test_deadline_chooses_the_steps_that_fit(network, prefix):
     limited = sampler(network, ticking(0.06), deadline_ms=45.0, fewest_steps=2)
     cache = prefix()
     assert limited.draw(0, cache).steps == 6, "nothing is measured yet"
-    assert limited.draw(0, cache, started_s=0.18).steps == 4, "started when its clock was read"
+    assert limited.draw(0, cache).steps == 6, "the first was not counted"
+    assert limited.draw(0, cache, started_s=0.30).steps == 4, "started when its clock was read"
     fewer = sampler(network, ticking(0.06), deadline_ms=45.0, fewest_steps=2)
-    fewer.draw(0, cache)
-    assert fewer.draw(0, cache, started_s=0.18 - 1.0).steps == 2, "late already: the fewest"
+    for _ in range(2):
+        fewer.draw(0, cache)
+    assert fewer.draw(0, cache, started_s=0.30 - 1.0).steps == 2, "late already: the fewest"
+
+
+class Slow:
+    """A clock in whose time a kind of draw (length of text, steps) takes ten seconds once, later 10 ms per step."""
+
+    def __init__(self, network):
+        self.now, self.seen, self._denoise = 0.0, set(), network.denoise
+
+    def __call__(self):
+        return self.now
+
+    def denoise(self, noise, cache, plan):
+        kind = cache.prefix_length, len(plan.action)
+        self.now += 0.01 * len(plan.action) if kind in self.seen else 10.0
+        self.seen.add(kind)
+        return self._denoise(noise, cache, plan)
+
+
+def test_the_first_draw_of_each_length_and_number_of_steps_is_not_measured():
+    network = small_networks.network("flux2")
+    batch, clock = small_networks.batch(network, samples=1), Slow(network)
+    network.denoise = clock.denoise
+    with torch.no_grad():
+        caches = [
+            network.prefill(batch.reference, Context(batch.context.tokens[:, :length]), batch.proprio, HORIZON)
+            for length in (3, 4)
+        ]
+    limited = sampler(network, clock, deadline_ms=45.0, fewest_steps=2)
+    limited.rehearse(caches[0])
+    found = [limited.draw(0, cache, clock()).steps for cache in (*caches, *caches)]
+    assert found == [4, 4, 4, 4], "ten seconds for a draw would have left the fewest"
+    assert clock.seen == {(cache.prefix_length, 4) for cache in caches} | {(caches[0].prefix_length, 6)}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunking": "frozen"}, {"chunking": "guided"}, {"samples": 2}])
+def test_a_rehearsal_changes_no_answer(network, prefix, options):
+    plain, rehearsed = sampler(network, **options), sampler(network, deadline_ms=1e12, **options)
+    rehearsed.rehearse(prefix(rehearsed.room))
+    wanted, found = (each.draw(3, prefix(each.room)).actions for each in (plain, rehearsed))
+    assert torch.equal(found, wanted)
 
 
 def test_fewer_steps_are_a_schedule_of_their_own(network, prefix):
     limited = sampler(network, ticking(0.06), deadline_ms=45.0, fewest_steps=2)
     cache = prefix()
-    limited.draw(0, cache)
+    for _ in range(2):
+        limited.draw(0, cache)
     found = limited.draw(7, cache)
     assert torch.equal(found.actions, sampler(network, steps=found.steps).draw(7, cache).actions)
 
