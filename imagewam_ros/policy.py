@@ -26,7 +26,7 @@ from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.compiled import compile_network
 from imagewam_ros.model.device import explained_memory
-from imagewam_ros.model.graph import GraphedPrefill
+from imagewam_ros.model.graph import GraphedPrefill, make_room
 from imagewam_ros.model.packed import packed
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Context, Instruction, PrefixCache
@@ -36,6 +36,9 @@ from imagewam_ros.model.wam import ImageWam
 
 if TYPE_CHECKING:
     from imagewam_ros.kinematics.arm_space import ArmSpace
+
+MORE_MEMORY = "use a device with more memory, or weights at lower precision"
+LESS_MEMORY = "use fewer samples, the sequential denoiser or weights at lower precision"
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -52,10 +55,11 @@ class Policy:
         clock: Callable[[], float] = time.perf_counter,
         sampling: SamplerConfig | None = None,
         space: Space | None = None,
+        release_text: bool = False,
     ) -> None:
         """Wrap `model`; `clock` in s measures inference and chooses the steps of a deadline, nothing else.
 
-        `space` is needed where the contract has parts: see `space_of`.
+        `space` is needed where the contract has parts: see `space_of`. release_text as in `load`.
         """
         self.contract = contract
         self._model, self._device, self._clock = model, device, clock
@@ -63,6 +67,9 @@ class Policy:
         self._action = normaliser(contract.normalisation, statistics["action"])
         self._space = space or JointSpace(contract.relative)
         self._instructions: dict[str, Instruction] = {}
+        self._release_text = release_text
+        self._state_size = statistics["state"].mean.size
+        self._seen: dict[torch.Size, None] = {}
         self._cache: PrefixCache | None = None
         self._sequence = 0
         self.preprocess_s = 0.0
@@ -81,15 +88,18 @@ class Policy:
         device: str = "cpu",
         sampling: SamplerConfig | None = None,
         weights: str = "full",
+        release_text: bool = False,
     ) -> "Policy":
         """Load a checkpoint directory, for `robot` when given, with weights of `model.quantised.WEIGHTS`.
 
+        release_text drops the text encoder from memory whenever an instruction was encoded. The next new one
+        reads it from the directory again: seconds, and memory that must be there then.
         Raises CheckpointError when it cannot be read and EmbodimentMismatch when it was made for
         other joints or cameras, ConfigError when it speaks of poses and no robot is given, or when
         this machine cannot have such weights.
         """
         check_weights(weights, torch.device(device))
-        with explained_memory(device, "use a device with more memory, or weights at lower precision"):
+        with explained_memory(device, MORE_MEMORY):
             checkpoint = load_checkpoint(directory, device=device)
             if robot is not None:
                 checkpoint.contract.check(robot)
@@ -98,13 +108,39 @@ class Policy:
             checkpoint.model.network = packed(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
         space = space_of(checkpoint.contract, robot, checkpoint.statistics)
-        return cls(checkpoint.model, checkpoint.contract, checkpoint.statistics, device, sampling=sampling, space=space)
+        return cls(
+            checkpoint.model,
+            checkpoint.contract,
+            checkpoint.statistics,
+            device,
+            sampling=sampling,
+            space=space,
+            release_text=release_text,
+        )
 
     def set_instruction(self, text: str) -> None:
-        """Encode an instruction ahead of its first observation."""
+        """Encode an instruction ahead of its first observation. Raises ConfigError, and CheckpointError on reading."""
         if text not in self._instructions:
-            with torch.inference_mode():
-                self._instructions = {text: self._model.encode_instruction(text)}
+            with explained_memory(self._device, MORE_MEMORY):
+                self._instructions = {text: self._encode(text)}
+
+    @torch.inference_mode()
+    def rehearse(self, text: str) -> None:
+        """Do all of a chunk of this instruction and throw it away, so that its first chunk is no slower than others.
+
+        Does nothing for a text as long as one before. Raises ConfigError where a graph or kernel cannot be made.
+        """
+        self.set_instruction(text)
+        instruction, mosaic = self._instructions[text], self.contract.mosaic
+        if instruction.tokens.shape in self._seen:
+            return
+        pixels = torch.zeros(1, 3, mosaic.height, mosaic.width, device=self._device)
+        state = torch.zeros(1, self._state_size, device=self._device)
+        with explained_memory(self._device, LESS_MEMORY):
+            for _ in range(2):
+                self._cache = self._prefill(pixels, state, instruction)
+            self._sampler.rehearse(self._cache)
+        self._see(instruction)
 
     def infer(
         self,
@@ -130,7 +166,7 @@ class Policy:
         self.set_instruction(observation.instruction)
         start = self._clock()
         committed = self._committed(observation, running, delay_ns)
-        with explained_memory(self._device, "use fewer samples, the sequential denoiser or weights at lower precision"):
+        with explained_memory(self._device, LESS_MEMORY):
             drawn = self._denoise(observation, seed, start, committed)
         actions = self._targets(drawn, observation)
         self._sequence += 1
@@ -165,7 +201,16 @@ class Policy:
     @torch.inference_mode()
     def encoded(self, text: str) -> Instruction:
         """An instruction as the model reads it; the running one stays encoded. Raises ConfigError when too long."""
-        return self._instructions.get(text) or self._model.encode_instruction(text)
+        return self._instructions.get(text) or self._encode(text)
+
+    @torch.inference_mode()
+    def _encode(self, text: str) -> Instruction:
+        instruction = self._model.encode_instruction(text)
+        if self._release_text and not self._model.text.release():
+            raise ConfigError(
+                "this checkpoint's text encoder sees every image and must stay; set release_text to false"
+            )
+        return instruction
 
     @torch.inference_mode()
     def _denoise(self, observation: Observation, seed: int, start: float, committed: Committed | None) -> Drawn:
@@ -174,7 +219,14 @@ class Policy:
         self.preprocess_s = time.perf_counter() - before
         instruction = self._instructions[observation.instruction]
         self._cache = self._prefill(pixels, proprio, instruction)
+        self._see(instruction)
         return self._sampler.draw(seed, self._cache, start, committed)
+
+    def _see(self, instruction: Instruction) -> None:
+        """Note that chunks of this length of text are prepared, as long as their graphs are kept."""
+        if instruction.tokens.shape not in self._seen:
+            make_room(self._seen)
+            self._seen[instruction.tokens.shape] = None
 
     def _prefill(self, pixels: Tensor, proprio: Tensor, instruction: Instruction) -> PrefixCache:
         if self._graphs is not None:

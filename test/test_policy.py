@@ -2,6 +2,7 @@
 """Observation to chunk on a small real checkpoint."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from imagewam_ros.core.stats import normaliser
 from imagewam_ros.model.checkpoint import load_checkpoint
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.preprocess import mosaic_pixels
+from imagewam_ros.model.text import TextSpec, small_text
+from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.policy import Policy
 from imagewam_ros.training.run import train
 
@@ -113,6 +116,41 @@ def test_torn_checkpoint_is_named(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError):
         Policy.load(tmp_path)
+
+
+def test_a_rehearsal_makes_a_chunk_per_length_of_text_and_changes_none(
+    directory: Path, observation: Observation
+) -> None:
+    plain, policy = Policy.load(directory), Policy.load(directory)
+    loops, denoise = [], policy.model.network.denoise
+    policy.model.network.denoise = lambda *given: loops.append(given) or denoise(*given)
+    other = f"{INSTRUCTION} and put it down again"
+    for text, draws in ((INSTRUCTION, 2), (INSTRUCTION, 0), (other, 2), (INSTRUCTION, 0)):
+        before = len(loops)
+        policy.rehearse(text)
+        assert len(loops) == before + draws
+    asked = replace(observation, instruction=other)
+    assert np.array_equal(policy.infer(asked).positions, plain.infer(asked).positions)
+    assert policy.infer(observation).sequence == 2, "a rehearsal is no chunk"
+
+
+def test_the_text_encoder_leaves_memory_between_instructions(directory: Path, observation: Observation) -> None:
+    plain, policy = Policy.load(directory), Policy.load(directory, release_text=True)
+    for text in (INSTRUCTION, "drop it"):
+        encoder = weakref.ref(policy.model.text.model)
+        asked = replace(observation, instruction=text)
+        assert np.array_equal(policy.infer(asked).positions, plain.infer(asked).positions)
+        assert encoder() is None
+
+
+def test_an_encoder_that_cannot_be_read_again_is_not_released(directory: Path) -> None:
+    found = load_checkpoint(directory)
+    model = found.model
+    text = small_text([INSTRUCTION], TextSpec((1,)), max_length=256)
+    of_no_file = ImageWam(model.network, model.codec, text, model.spec, model.prompt, model.horizon)
+    policy = Policy(of_no_file, found.contract, found.statistics, release_text=True)
+    with pytest.raises(ConfigError, match="text encoder sees every image and must stay; set release_text to false"):
+        policy.set_instruction(INSTRUCTION)
 
 
 def test_clock_measures_inference(directory: Path, observation: Observation) -> None:

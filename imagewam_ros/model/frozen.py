@@ -5,10 +5,11 @@ Left alone, those libraries fill missing weights with random numbers and only wa
 pickled files, and ask on the terminal whether to run code that lies beside a tokenizer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from imagewam_ros.core.errors import CheckpointError, ConfigError
@@ -17,6 +18,37 @@ NAMED = 5
 """Missing weights that an error names; the rest are counted."""
 UNREAD = ("num_batches_tracked",)
 """Endings of weights that are in files for training only."""
+
+
+class FrozenModel:
+    """A model that is never trained; `read` makes it again after it was dropped from memory."""
+
+    def __init__(self, model: Any, read: Callable[[], Any] | None = None) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self._read, self._device = read, model.device
+
+    @property
+    def model(self) -> Any:
+        """The model, read again if it was released. Raises CheckpointError."""
+        if self._model is None:
+            assert self._read is not None
+            self._model = self._read().eval().requires_grad_(False).to(self._device)
+        return self._model
+
+    def release(self) -> bool:
+        """Drop the model from memory until it is asked for. False where it came from no directory; then it stays."""
+        if self._read is None:
+            return False
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # for other processes too
+        return True
+
+    def to(self, device: torch.device | str) -> None:
+        """Move to a device, once it is there."""
+        self._device = torch.device(device)
+        if self._model is not None:
+            self._model.to(device)
 
 
 def load_whole(cls: Any, folder: Path, what: str, without: str = "", **options: Any) -> Any:

@@ -5,7 +5,9 @@ The plain prompt without chat template; the last hidden state after the final no
 docs/variants.md, section 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from imagewam_ros.core.errors import CheckpointError
-from imagewam_ros.model.frozen import load_tokenizer, load_whole, whole_prompt
+from imagewam_ros.model.frozen import FrozenModel, load_tokenizer, load_whole, whole_prompt
 from imagewam_ros.model.protocol import Context
 
 
@@ -30,8 +32,11 @@ class VLTextSpec:
 class QwenVLText:
     """Language model with its tokenizer. Satisfies `protocol.TextEncoder`."""
 
-    def __init__(self, model: Any, tokenizer: Any, spec: VLTextSpec, max_length: int) -> None:
-        self.model = model.eval().requires_grad_(False)
+    def __init__(
+        self, model: Any, tokenizer: Any, spec: VLTextSpec, max_length: int, read: Callable[[], Any] | None = None
+    ) -> None:
+        """`read` makes the model again after a `release`."""
+        self._frozen = FrozenModel(model, read)
         self.tokenizer, self.spec, self.max_length = tokenizer, spec, max_length
 
     @classmethod
@@ -39,12 +44,17 @@ class QwenVLText:
         cls, directory: Path, spec: VLTextSpec, max_length: int, dtype: torch.dtype = torch.float32
     ) -> "QwenVLText":
         """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
-        try:
-            config = Qwen2_5_VLTextConfig.from_pretrained(directory / "text_encoder", local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
-        model = load_whole(Qwen2_5_VLTextModel, directory / "text_encoder", "text encoder", config=config, dtype=dtype)
-        return cls(model, load_tokenizer(directory / "tokenizer"), spec, max_length)
+        read = partial(_read, directory, dtype)
+        return cls(read(), load_tokenizer(directory / "tokenizer"), spec, max_length, read)
+
+    @property
+    def model(self) -> Any:
+        """The language model, read again if it was released."""
+        return self._frozen.model
+
+    def release(self) -> bool:
+        """See `protocol.TextEncoder`."""
+        return self._frozen.release()
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
@@ -73,10 +83,19 @@ class QwenVLText:
 
     def to(self, device: torch.device | str) -> "QwenVLText":
         """Move to a device."""
-        self.model.to(device)
+        self._frozen.to(device)
         return self
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """See `protocol.TextEncoder`."""
         self.model.save_pretrained(directory / "text_encoder")
         self.tokenizer.save_pretrained(directory / "tokenizer")
+
+
+def _read(directory: Path, dtype: torch.dtype) -> Any:
+    """Read the language model. Raises CheckpointError."""
+    try:
+        config = Qwen2_5_VLTextConfig.from_pretrained(directory / "text_encoder", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot load the text encoder in {directory}: {error}") from error
+    return load_whole(Qwen2_5_VLTextModel, directory / "text_encoder", "text encoder", config=config, dtype=dtype)

@@ -118,6 +118,10 @@ class OvisText:
         context: Context = self.model(tokens.expand(images.shape[0], -1), images.to(self.model.vte.weight.dtype))
         return context
 
+    def release(self) -> bool:
+        """False: it sees every image."""
+        return False
+
     def to(self, device: torch.device | str) -> "OvisText":
         """Move to a device."""
         self.model.to(device)

@@ -186,6 +186,12 @@ class TextEncoder(Protocol):
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
         """Write `text_encoder/` and `tokenizer/` into a checkpoint directory, weights as dtype."""
 
+    def release(self) -> bool:
+        """Drop the language model from memory; the next encode reads it again.
+
+        False where it stays, because it sees every image or came from no directory.
+        """
+
     def to(self, device: torch.device | str) -> "TextEncoder":
         """Move to a device."""
 

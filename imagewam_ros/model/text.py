@@ -5,8 +5,9 @@ Features are hidden states of some layers, side by side (layer-major). Encoded o
 instruction, valid tokens only. Source: docs/model.md, section 1.6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from imagewam_ros.core.errors import CheckpointError, ConfigError
-from imagewam_ros.model.frozen import load_tokenizer, load_whole, whole_prompt
+from imagewam_ros.model.frozen import FrozenModel, load_tokenizer, load_whole, whole_prompt
 from imagewam_ros.model.protocol import Context
 
 
@@ -34,41 +35,36 @@ class TextSpec:
 class QwenText:
     """Qwen3 with its tokenizer. Satisfies `protocol.TextEncoder`."""
 
-    def __init__(self, model: Qwen3Model, tokenizer: PreTrainedTokenizerFast, spec: TextSpec, max_length: int) -> None:
+    def __init__(
+        self,
+        model: Qwen3Model,
+        tokenizer: PreTrainedTokenizerFast,
+        spec: TextSpec,
+        max_length: int,
+        read: Callable[[], Any] | None = None,
+    ) -> None:
+        """`read` makes the model again after a `release`."""
         self.tokenizer = tokenizer
         self.spec = spec
         self.max_length = max_length
-        self._model: Any = _cut(model, max(spec.layers)).eval().requires_grad_(False)
-        self._device = self._model.device
-        self._source: tuple[Path, torch.dtype] | None = None
+        self._frozen = FrozenModel(_cut(model, max(spec.layers)), read)
 
     @classmethod
     def load(cls, directory: Path, spec: TextSpec, max_length: int, dtype: torch.dtype = torch.float32) -> "QwenText":
         """Load `text_encoder/` and `tokenizer/` of a checkpoint directory. Raises CheckpointError."""
-        model = _read(directory / "text_encoder", spec, dtype)
-        text = cls(model, load_tokenizer(directory / "tokenizer"), spec, max_length)
+        read = partial(_read, directory / "text_encoder", spec, dtype)
+        text = cls(read(), load_tokenizer(directory / "tokenizer"), spec, max_length, read)
         text._check_template(directory / "tokenizer")
-        text._source = directory / "text_encoder", dtype
         return text
 
     @property
     def model(self) -> Any:
         """The language model, read again if it was released."""
-        if self._model is None:
-            assert self._source is not None
-            model = _read(self._source[0], self.spec, self._source[1])
-            self._model = _cut(model, max(self.spec.layers)).eval().requires_grad_(False).to(self._device)
-        return self._model
+        return self._frozen.model
 
     def release(self) -> bool:
-        """Drop the language model from memory until the next instruction.
-
-        False where it came from no directory and could not be read again; then it stays.
-        """
-        if self._source is None:
-            return False
-        self._model = None
-        return True
+        """See `protocol.TextEncoder`."""
+        return self._frozen.release()
 
     @property
     def width(self) -> int:
@@ -90,9 +86,7 @@ class QwenText:
 
     def to(self, device: torch.device | str) -> "QwenText":
         """Move to a device."""
-        self._device = torch.device(device)
-        if self._model is not None:
-            self._model.to(device)
+        self._frozen.to(device)
         return self
 
     def save(self, directory: Path, dtype: torch.dtype | None = None) -> None:
@@ -134,7 +128,7 @@ def _read(folder: Path, spec: TextSpec, dtype: torch.dtype) -> Any:
         )
     config.num_hidden_layers = max(spec.layers)
     config.layer_types = (config.layer_types or [])[: max(spec.layers)]
-    return load_whole(Qwen3Model, folder, "text encoder", config=config, dtype=dtype)
+    return _cut(load_whole(Qwen3Model, folder, "text encoder", config=config, dtype=dtype), max(spec.layers))
 
 
 def small_text(

@@ -34,8 +34,8 @@ class InferenceThread:
         return self._pending is not None
 
     def instruct(self, text: str, wake: Callable[[], None]) -> "Future[None]":
-        """Encode an instruction after what is running; `wake` is called at the end."""
-        encoded = self._pool.submit(self.policy.set_instruction, text)
+        """Encode an instruction after what is running, and rehearse it; `wake` is called at the end."""
+        encoded = self._pool.submit(self.policy.rehearse, text)
         encoded.add_done_callback(lambda _: wake())
         return encoded
 
@@ -83,21 +83,29 @@ def load_policy(
     cpu_threads: int,
     sampling: SamplerConfig | None = None,
     weights: str = "full",
+    instruction: str = "",
+    release_text: bool = False,
 ) -> Policy:
-    """Load a checkpoint for `robot` and infer once, so that the first chunk is no slower than the others.
+    """Load a checkpoint for `robot` and infer of `instruction`, so that the first chunk is no slower than the others.
 
     Raises CheckpointError, ConfigError and EmbodimentMismatch.
     """
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
-    policy = Policy.load(find_checkpoint(checkpoint), robot, choose_device(device), sampling, weights)
-    warm_up(policy, robot)
+    path, where = find_checkpoint(checkpoint), choose_device(device)
+    policy = Policy.load(path, robot, where, sampling, weights, release_text)
+    warm_up(policy, robot, instruction)
     return policy
 
 
-def warm_up(policy: Policy, robot: Embodiment) -> None:
-    """Infer once from grey images. What a policy of tool poses says of them may lie out of reach."""
+def warm_up(policy: Policy, robot: Embodiment, instruction: str = "") -> None:
+    """Rehearse, then infer from grey images. What a policy of tool poses says of them may lie out of reach.
+
+    Without an instruction a stand-in is used.
+    """
+    text = instruction or "warm up"
+    policy.rehearse(text)
     cameras = [robot.camera(name) for name in policy.contract.camera_names]
     grey = {c.name: np.full((c.height, c.width, 3), 128, dtype=np.uint8) for c in cameras}
     with contextlib.suppress(LimitViolation):
-        policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction="warm up"))
+        policy.infer(Observation(0, grey, (robot.limits.lower + robot.limits.upper) / 2, instruction=text))

@@ -47,7 +47,7 @@ class Instructions:
 
     def begin(self, text: str, seed: int) -> None:
         """Change the instruction and wait for it. Raises what the encode raises."""
-        text = _plain(text)
+        text = plain_text(text)
         if text:
             self._encode(text).result()
         self._change(text, seed)
@@ -57,7 +57,7 @@ class Instructions:
 
         Raises what the encode raises, and GraphError when it was changed to none meanwhile.
         """
-        text = _plain(text)
+        text = plain_text(text)
         if not text:
             self._forget()
             return self._change(text, seed)
@@ -94,8 +94,8 @@ class Instructions:
         return self.number
 
 
-def _plain(text: str) -> str:
-    """One line without surplus spaces. Raises ConfigError."""
+def plain_text(text: str) -> str:
+    """Return an instruction on one line without surplus spaces. Raises ConfigError."""
     if len(text) > LONGEST:
         raise ConfigError(f"an instruction of {len(text)} characters is too long; say it in at most {LONGEST}")
     return " ".join(text.split())

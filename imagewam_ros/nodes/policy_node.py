@@ -29,7 +29,7 @@ from imagewam_ros.nodes.chunk_trace import ChunkTrace, DelayWatch, Received
 from imagewam_ros.nodes.diagnostics import OK
 from imagewam_ros.nodes.goal_preview import Gap, GoalPreviewServer
 from imagewam_ros.nodes.inference import InferenceThread, load_policy
-from imagewam_ros.nodes.instructions import Instructions
+from imagewam_ros.nodes.instructions import Instructions, plain_text
 from imagewam_ros.nodes.lifecycle import ManagedNode
 from imagewam_ros.nodes.run_policy import RunPolicyServer
 from imagewam_ros.nodes.spin import run
@@ -48,6 +48,8 @@ class PolicyNodeConfig:
     replan_period_s is the time between the observations of two chunks. seed is that of the first
     chunk after an instruction; the next ones count on. cpu_threads 0 leaves the choice to torch.
     weights are full, or at lower precision: int8_weight_only, fp8_weight_only, fp8_dynamic.
+    release_text frees the text encoder's memory until the next new instruction, which reads it from disk again:
+    meanwhile nothing is inferred, and the arms rest where the running chunk ends.
     compressed subscribes to the compressed images. delay_quantile is the part of measured delays,
     from observation to the executor's next tick, that chunks are committed for (sampling.chunking).
     """
@@ -56,6 +58,7 @@ class PolicyNodeConfig:
     checkpoint: str = "tiny"
     device: str = "auto"
     weights: str = "full"
+    release_text: bool = False
     instruction: str = ""
     replan_period_s: float = 0.4
     seed: int = 0
@@ -118,7 +121,16 @@ class PolicyNode(ManagedNode):
 
     def load(self, config: PolicyNodeConfig, robot: Embodiment) -> Policy:
         """Load what infers; called on its thread."""
-        return load_policy(config.checkpoint, robot, config.device, config.cpu_threads, config.sampling, config.weights)
+        return load_policy(
+            config.checkpoint,
+            robot,
+            config.device,
+            config.cpu_threads,
+            config.sampling,
+            config.weights,
+            plain_text(config.instruction),
+            config.release_text,
+        )
 
     def start(self) -> None:
         """Infer from now on."""

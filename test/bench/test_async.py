@@ -16,6 +16,10 @@ class Gated:
 
     def __init__(self):
         self.entered, self.gate = threading.Event(), threading.Event()
+        self.rehearsed = []
+
+    def rehearse(self, text):
+        self.rehearsed.append(text)
 
     def infer(self, observation, seed, running=None, delay_ns=0):
         self.entered.set()
@@ -44,3 +48,9 @@ def test_asking_returns_while_the_policy_infers(thread):
         assert done.wait(DEADLINE_S)
         thread.outcome()
     assert chunks == list(range(CHUNKS))
+
+
+def test_an_instruction_is_rehearsed_before_it_counts(thread):
+    ended = threading.Event()
+    assert thread.instruct("lift", ended.set).result(DEADLINE_S) is None
+    assert thread.policy.rehearsed == ["lift"] and ended.wait(DEADLINE_S)

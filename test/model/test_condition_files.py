@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -181,3 +182,18 @@ def test_pad_row_does_not_see_itself(language_model, words):
     with torch.no_grad():
         own, other = (language_model(ids, attention_mask=x).last_hidden_state[0, -1] for x in (blind, seeing))
     assert torch.allclose(row, own, atol=1e-6) and not torch.allclose(row, other, atol=1e-5)
+
+
+def test_a_released_language_model_is_read_again(language_model, words, tmp_path):
+    made = QwenVLText(language_model, words, VLTextSpec(), 64)
+    made.save(tmp_path)
+    loaded = QwenVLText.load(tmp_path, VLTextSpec(), 64)
+    wanted = loaded.encode(PROMPT)
+    dropped = weakref.ref(loaded.model)
+    assert loaded.release() and dropped() is None
+    assert torch.equal(loaded.to("cpu").encode(PROMPT), wanted)
+    assert not made.release(), "it came from no directory"
+
+
+def test_an_encoder_that_sees_images_stays(ovis):
+    assert not ovis.release() and ovis.model is not None

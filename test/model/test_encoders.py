@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import weakref
+
 import pytest
 import torch
 
@@ -91,7 +93,8 @@ def test_released_encoder_is_read_again_when_needed(small_model, tmp_path):
     small_model.text.save(tmp_path)
     loaded = QwenText.load(tmp_path, TextSpec((1, 2)), 16)
     wanted = loaded.encode("lift")
-    assert loaded.release()
+    dropped = weakref.ref(loaded.model)
+    assert loaded.release() and dropped() is None
     assert torch.equal(loaded.to("cpu").encode("lift"), wanted)
     assert not small_model.text.release()
 
