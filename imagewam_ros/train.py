@@ -15,7 +15,7 @@ import torch
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.training.pixels import ReadConfig
-from imagewam_ros.training.presets import PRESETS, Preset, find_preset
+from imagewam_ros.training.presets import PRESETS, Preset, TrainConfig, find_preset
 from imagewam_ros.training.run import train
 from imagewam_ros.training.team import join
 
@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", default="sim_cell", help="robot name or path to its YAML")
     parser.add_argument("--steps", type=int, help="of the network, instead of the preset's")
     parser.add_argument("--autoencoder-steps", type=int, help="of the autoencoder, instead of the preset's")
+    parser.add_argument("--batch", type=int, help="samples per step, instead of the preset's")
+    parser.add_argument(
+        "--accumulate", type=int, help="parts of a batch, one after another: less memory for the same step"
+    )
     parser.add_argument(
         "--lora-rank", type=int, help="train adapters of this rank, merged at the end; 0 trains all weights"
     )
@@ -68,6 +72,9 @@ def changed(preset: Preset, arguments: argparse.Namespace) -> Preset:
     """Return the preset with the numbers that the command line names."""
     training: dict[str, Any] = {
         "steps": arguments.steps,
+        "batch": arguments.batch,
+        "targets": _targets(preset.training, arguments.batch),
+        "accumulate": arguments.accumulate,
         "lora_rank": arguments.lora_rank,
         "held_back": tuple(arguments.hold_back) if arguments.hold_back else None,
         "hold_back_steps": arguments.hold_back_steps,
@@ -79,6 +86,13 @@ def changed(preset: Preset, arguments: argparse.Namespace) -> Preset:
         begin_with=arguments.begin_with or preset.begin_with,
         autoencoder=dataclasses.replace(preset.autoencoder, **_given(autoencoder)),
     )
+
+
+def _targets(training: TrainConfig, batch: int | None) -> int | None:
+    """How many samples of another batch have a target: the same share, at least one where there were some."""
+    if batch is None or not training.targets:
+        return None
+    return max(1, round(batch * training.targets / training.batch))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

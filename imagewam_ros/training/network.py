@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import trange
 
@@ -24,11 +25,12 @@ from imagewam_ros.model import flow
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import JointBatch
 from imagewam_ros.training.board import Board
+from imagewam_ros.training.disk import writing
 from imagewam_ros.training.lora import inject
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
-from imagewam_ros.training.team import Team, gather_no_more, like, part_of, shard, whole
+from imagewam_ros.training.team import Team, gather_no_more, gathered, like, part_of, shard, share
 
 LOG_EVERY = 50
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -95,7 +97,8 @@ def train_network(
 ) -> None:
     """Train to the end of `config` or to step `until`, saving to `store` on the way; `watch` may add a word to the log.
 
-    Raises ImageWamError when the loss is no number any more.
+    What is saved has been watched, so a resumed run has seen what an uninterrupted one would have. Raises
+    ImageWamError when the loss is no number any more.
     """
     begin, cpu = time.perf_counter(), time.process_time()
     sums = torch.zeros(2)
@@ -129,11 +132,11 @@ def train_network(
             bar.set_postfix_str(f"action {row.action:.3f} image {row.video:.3f}", refresh=False)
             sums.zero_()
         if progress.step % config.save_every == 0 or progress.step == config.steps:
-            save(progress, store / "state.safetensors")
             if watch is not None:
                 said = watch(progress)
                 if leads:
                     bar.write(f"step {progress.step}: {said}")
+            save(progress, store / "state.safetensors")
 
 
 def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainConfig, seed: int) -> flow.Losses:
@@ -143,14 +146,16 @@ def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainCo
 
 
 def learn(progress: Progress, batch: JointBatch, config: TrainConfig, shift: float) -> flow.Losses:
-    """Do one step on `batch`, whose timesteps were drawn with `shift`, and return its losses before the step."""
+    """Do one step on `batch`, whose timesteps were drawn with `shift`, and return its losses before the step.
+
+    The batch goes through the network in equal parts, one after another, where config accumulates.
+    """
     for group in progress.optimizer.param_groups:
         group["lr"] = config.learning_rate * cosine(progress.step, config.steps, config.warmup, config.floor)
-    with torch.autocast(progress.team.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        output = progress.network.joint_forward(batch)
-    loss = flow.losses(output, batch, shift)
     progress.optimizer.zero_grad()
-    loss.total.backward()
+    count = config.accumulate
+    parts = [_gradient(progress, share(batch, place, count), config, shift) for place in range(count)]
+    loss = flow.Losses(*(torch.stack(of_parts).mean() for of_parts in zip(*parts, strict=True)))
     trained = progress.trained
     nn.utils.clip_grad_norm_(trained.values(), config.clip)
     progress.optimizer.step()
@@ -160,6 +165,17 @@ def learn(progress: Progress, batch: JointBatch, config: TrainConfig, shift: flo
         for name, mean in progress.average.items():
             mean.lerp_(trained[name], 1 - past)
     return loss
+
+
+def _gradient(progress: Progress, batch: JointBatch, config: TrainConfig, shift: float) -> flow.Losses:
+    """Add the gradient of one part of a batch and return its losses."""
+    # Without autocast's cache, which would keep every layer's weights in bfloat16 until the forward is over.
+    wanted = config.precision == "bfloat16"
+    with torch.autocast(progress.team.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False):
+        output = progress.network.joint_forward(batch)
+    loss = flow.losses(output, batch, shift)
+    (loss.total / config.accumulate).backward()
+    return flow.Losses(*(value.detach() for value in loss))
 
 
 @contextmanager
@@ -199,39 +215,55 @@ def initialise(network: ImageWamNetwork, seed: int) -> None:
 
 
 def save(progress: Progress, path: Path) -> None:
-    """Write trained weights, mean and moments; the file is whole or not there. All processes call it."""
+    """Write trained weights, mean and moments; the file is whole or not there. All processes call it.
+
+    Weights without a gradient so far (of the image's head, where no sample has a target) have no moments. Raises
+    DiskError when the disk is full.
+    """
     state = progress.optimizer.state
-    tensors: dict[str, Tensor] = {"step": torch.tensor(progress.step)}
+    tensors: dict[str, Tensor] = {}
     for name, weight in progress.trained.items():
-        tensors[f"network.{name}"] = whole(weight)
+        tensors[f"network.{name}"] = weight
         if name in progress.average:
-            tensors[f"average.{name}"] = whole(progress.average[name])
-        for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = whole(state[weight][moment])
+            tensors[f"average.{name}"] = progress.average[name]
+        if state[weight]:
+            tensors |= {f"{moment}.{name}": state[weight][moment] for moment in MOMENTS}
+    found = gathered(tensors, progress.team)
     if progress.team.leads:
-        part = path.with_suffix(".part")
-        save_file(tensors, part)
-        part.replace(path)
+        write_tensors(path, {"step": torch.tensor(progress.step), **found})
     progress.team.wait()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all, with words about it. Raises DiskError when the disk is full."""
+    part = path.with_suffix(".part")
+    with writing(path):
+        save_file(dict(tensors), part, about)
+        part.replace(path)
 
 
 def resume(progress: Progress, path: Path) -> None:
     """Continue from what `save` wrote. Raises CheckpointError when it belongs to another network."""
-    tensors = load_file(path)
-    trained = progress.trained
-    missing = [name for name in trained if f"network.{name}" not in tensors]
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(missing)}; it belongs to another preset")
-    progress.step = int(tensors["step"])
-    with torch.no_grad():
+    fused = bool(progress.optimizer.param_groups[0]["fused"])
+    with safe_open(path, "pt") as file, torch.no_grad():
+        known, trained = set(file.keys()), progress.trained
+        missing = [name for name in trained if f"network.{name}" not in known]
+        if missing:
+            raise CheckpointError(f"{path} lacks {', '.join(missing)}; it belongs to another preset")
+        progress.step = int(file.get_tensor("step"))
         for name, weight in trained.items():
-            weight.copy_(like(tensors[f"network.{name}"], weight))
+            weight.copy_(like(file.get_tensor(f"network.{name}"), weight))
             if name in progress.average:
-                progress.average[name].copy_(like(tensors[f"average.{name}"], weight))
-            progress.optimizer.state[weight] = {
-                "step": torch.tensor(float(progress.step)),
-                **{moment: like(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS},
-            }
+                progress.average[name].copy_(like(file.get_tensor(f"average.{name}"), weight))
+            if f"{MOMENTS[0]}.{name}" in known:
+                moments = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
+                progress.optimizer.state[weight] = moments_like(weight, moments, progress.step, fused)
+
+
+def moments_like(weight: Tensor, moments: Mapping[str, Tensor], step: int, fused: bool) -> dict[str, Tensor]:
+    """What AdamW keeps of a weight after `step` steps. Fused it counts them on the weight's device, else on the CPU."""
+    counted = torch.tensor(float(step), device=weight.device if fused else "cpu")
+    return {"step": counted, **{name: like(moment, weight) for name, moment in moments.items()}}
 
 
 def _append(path: Path, row: LogRow) -> None:

@@ -51,7 +51,8 @@ class TrainConfig:
     average is the weight of the past in the mean of the weights.
     lora_rank above 0 trains adapters beside frozen weights. precision bfloat16 computes in it and
     keeps the weights in float32. recompute (gradient checkpointing) keeps only what enters each layer
-    for the backward pass.
+    for the backward pass. A batch is cut into `accumulate` parts that go through the network one after another and
+    whose gradients are summed: less memory, the same step.
     """
 
     steps: int = 3500
@@ -78,6 +79,7 @@ class TrainConfig:
     lora_alpha: float = 16.0
     precision: str = "float32"
     recompute: bool = False
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.draws < 1 or not 0 <= self.targets <= self.batch:
@@ -86,6 +88,8 @@ class TrainConfig:
             raise ConfigError("with prefix_at_zero false every sample needs a target: set targets to batch")
         if self.precision not in ("float32", "bfloat16") or self.lora_rank < 0:
             raise ConfigError(f"precision is float32 or bfloat16, found {self.precision!r}; lora_rank is not negative")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate is at least 1, found {self.accumulate}")
         if self.every < 1 or self.early < 1:
             raise ConfigError(f"every and early are at least 1, found {self.every} and {self.early}")
         if bool(self.held_back) != (self.hold_back_steps > 0):
@@ -180,11 +184,9 @@ def _pretrained(training: TrainConfig) -> Preset:
 PRESETS: Mapping[str, Preset] = {
     "tiny": TINY,
     "tiny_multitask": TINY_MULTITASK,
-    # Full: 16 bytes per weight (weights, gradients and two moments in float32), shared by all processes;
-    # computed, without activations: 72 GB for the 4B model, 160 GB for the 9B one.
+    # What each needs of memory: docs/training.md.
     "flux2_4b": _pretrained(AUTHORS),
     "flux2_9b": _pretrained(AUTHORS),
-    # Adapters: 4 bytes per weight, computed: 18 GB and 40 GB, without activations.
     "flux2_4b_lora": _pretrained(_adapters(16)),
     "flux2_9b_lora": _pretrained(_adapters(32)),
     "omnigen2": _pretrained(AUTHORS),
