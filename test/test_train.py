@@ -31,6 +31,7 @@ from imagewam_ros.model.protocol import Context, Instruction
 from imagewam_ros.policy import Policy
 from imagewam_ros.training import presets, run
 from imagewam_ros.training.autoencoder import autoencoder_loss, build_autoencoder, encode_all, train_autoencoder
+from imagewam_ros.training.export import export
 from imagewam_ros.training.metric import chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, save, start, train_network, train_step
 from imagewam_ros.training.pixels import load_demonstrations, save_demonstrations, to_bytes, to_unit
@@ -296,7 +297,7 @@ def test_merged_adapters_equal_applied_ones(samples: Samples, tmp_path: Path) ->
     frozen = progress.network.get_parameter("video.double_blocks.0.img_attn.qkv.base_layer.weight").clone()
     assert {name.split(".")[-3] for name in progress.trained if "lora_" in name} >= {"lora_A", "lora_B"}
     train_network(progress, samples, np.arange(16), preset.training, 0, tmp_path)
-    merged = run.export(progress, preset)
+    merged = export(progress, preset)
     assert [name for name, _ in merged.named_parameters()] == [
         n for n, _ in build_network(SMALL.spec).named_parameters()
     ]

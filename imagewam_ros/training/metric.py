@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from imagewam_ros.data.dataset import Rows
 from imagewam_ros.model.network import ImageWamNetwork
+from imagewam_ros.model.protocol import Context
 from imagewam_ros.training.samples import Samples
 
 FRAMES = 192
@@ -24,19 +26,12 @@ class ChunkError(NamedTuple):
     of: Mapping[str, float]
 
 
-@torch.no_grad()
 def chunk_error(network: ImageWamNetwork, samples: Samples, rows: Rows, seed: int = 0) -> ChunkError:
     """Sample chunks at up to 192 frames of `rows`, the same frames and noise on every call."""
     chosen = np.random.default_rng(seed).permutation(rows)[:FRAMES]
     wanted, _ = samples.actions(chosen)
-    noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed))
-    plan = network.plan(samples.contract.denoising)
-    sampled = torch.empty_like(wanted)
-    for part in torch.arange(len(chosen)).split(32):
-        place = chosen[part.numpy()]
-        text, state = samples.context(place), samples.states(place)
-        cache = network.prefill(samples.images(place), text, state, wanted.shape[1], plan)
-        sampled[part] = network.denoise(noise[part], cache, plan)
+    noise = torch.randn(samples.widened(wanted).shape, generator=torch.Generator().manual_seed(seed))
+    sampled = sample_chunks(network, samples, chosen, noise).cpu()
     error = (sampled - wanted).square().mean((1, 2)).numpy()
     early = samples.dataset.time[chosen] < EARLY
     texts = np.array([samples.dataset.demonstrations[owner].instruction for owner in samples.dataset.owner[chosen]])
@@ -45,3 +40,18 @@ def chunk_error(network: ImageWamNetwork, samples: Samples, rows: Rows, seed: in
         float(error[early].mean()) if early.any() else float("nan"),
         {str(text): float(error[texts == text].mean()) for text in np.unique(texts)},
     )
+
+
+@torch.no_grad()
+def sample_chunks(network: ImageWamNetwork, samples: Samples, rows: Rows, noise: Tensor) -> Tensor:
+    """Normalised chunks (B, T, D) at frames `rows` from noise (B, T, D), on the network's device."""
+    device = network.proprio_encoder.weight.device
+    plan, chunks = network.plan(samples.contract.denoising), []
+    for part in torch.arange(len(rows)).split(32):
+        place = rows[part.numpy()]
+        tokens, mask = samples.context(place)
+        text = Context(tokens.to(device), None if mask is None else mask.to(device))
+        images, state = samples.images(place).to(device), samples.widened(samples.states(place)).to(device)
+        cache = network.prefill(images, text, state, noise.shape[1], plan)
+        chunks.append(network.denoise(noise[part].to(device), cache, plan))
+    return torch.cat(chunks)

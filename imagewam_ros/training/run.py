@@ -6,8 +6,8 @@ pixels.npy demonstrations.npz   what was read from the episodes; reading.json sa
 autoencoder/                    trained image autoencoder
 latents.npy                     every frame that is used, encoded once
 instructions.safetensors        every prompt, encoded once
-state.safetensors log.csv       progress of the network
-checkpoint/                     what a robot loads
+state.safetensors log.csv       progress of the network; best.safetensors has its best mean weights so far
+checkpoint/ best/               what a robot loads: the last weights, and the best where these are others
 report.json                     figures of the run
 """
 
@@ -39,10 +39,11 @@ from imagewam_ros.model.text import small_text
 from imagewam_ros.model.wam import ImageWam
 from imagewam_ros.policy import arm_space_of
 from imagewam_ros.training.autoencoder import encode_all, quality, train_autoencoder
+from imagewam_ros.training.best import keep_best
 from imagewam_ros.training.board import Board
 from imagewam_ros.training.disk import writing
 from imagewam_ros.training.episodes import Chosen, check_episodes, choose_episodes, counted
-from imagewam_ros.training.lora import inject, merge
+from imagewam_ros.training.export import KEPT, write_checkpoints
 from imagewam_ros.training.metric import EARLY, ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
 from imagewam_ros.training.pixels import Footage, ReadConfig, load_demonstrations, read_footage
@@ -50,7 +51,7 @@ from imagewam_ros.training.presets import Preset, TrainConfig, contract_of
 from imagewam_ros.training.prompts import encode_prompts
 from imagewam_ros.training.run_record import hold_to, record_of
 from imagewam_ros.training.samples import Samples
-from imagewam_ros.training.team import Team, whole
+from imagewam_ros.training.team import Team, check_shares
 
 if TYPE_CHECKING:
     from imagewam_ros.kinematics.arm_space import ArmSpace
@@ -82,7 +83,8 @@ def train(
     everything is learned from scratch. Raises ConfigError when the preset needs one, or when `out`
     was made of something else.
     """
-    team, clock = team or Team(), Clock()
+    team, clock, config = team or Team(), Clock(), preset.training
+    check_shares(config.batch, config.targets, team.size, config.accumulate)
     board = Board(out / "tensorboard") if tensorboard and team.leads else None
     read, chosen = read or ReadConfig(), choose_episodes(data)
     if preset.needs_base and base is None:
@@ -106,47 +108,43 @@ def train(
     samples = _leader_first(team, partial(_samples, ground, dataset, rows, out))  # it keeps the encoded instructions
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
-    watch = partial(_watch, samples=samples, held_rows=held_rows, board=board)
+    watch = partial(_watch, samples=samples, held_rows=held_rows, board=board, kept=out / KEPT)
     for until, drawn in phases(dataset, rows, preset.training):
         with writing(out):
             train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
     clock.lap("network")
-    exported = export(progress, preset)
-    error = chunk_error(exported, samples, held_rows)
+    with averaged(progress) as mean:
+        error = chunk_error(mean, samples, held_rows)
+
+    def write(folder: Path, network: ImageWamNetwork) -> None:
+        model = ImageWam(network, ground.codec, ground.text, preset.spec, contract.prompt, contract.horizon)
+        save_checkpoint(folder, model, samples.contract, samples.statistics, torch.float16)
+
+    best_folder, best = write_checkpoints(out, progress, preset, write)
     report = {
         "variant": preset.spec.variant,
         "episodes": len(dataset.demonstrations),
         "held_out_episodes": len(held),
         "frames": len(dataset),
-        "parameters": sum(weight.numel() for weight in exported.parameters()),
+        "parameters": sum(weight.numel() for weight in build_network(preset.spec, "meta").parameters()),
         "psnr_db": _psnr(ground.codec, out, held_rows),
         "steps": progress.step,
         "chunk_error": round(error.all, 4),
         "chunk_error_early": round(error.early, 4),
         "chunk_error_of": {text: round(value, 4) for text, value in error.of.items()},
+        "best": best_folder,
+        "best_step": best.step if best else progress.step,
+        "best_chunk_error": round(best.error if best else error.all, 4),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": team.size,
         **clock.figures(),
     }
     if team.leads:
-        model = ImageWam(exported, ground.codec, ground.text, preset.spec, contract.prompt, contract.horizon)
-        _write(out, model, samples, report)
+        with writing(out):
+            write_json(out / "report.json", report)
     team.wait()
     return report
-
-
-def export(progress: Progress, preset: Preset) -> ImageWamNetwork:
-    """Return a plain network on the CPU with the mean weights, adapters merged. All processes call it."""
-    with averaged(progress) as network:
-        state = {name: whole(tensor) for name, tensor in network.state_dict().items()}
-    plain = build_network(preset.spec)
-    if preset.training.lora_rank:
-        inject(plain, preset.training.lora_rank, preset.training.lora_alpha)
-    plain.load_state_dict(state)
-    if preset.training.lora_rank:
-        merge(plain)
-    return plain.eval()
 
 
 def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
@@ -185,13 +183,14 @@ def _leader_first(team: Team, make: Callable[[], Made]) -> Made:
     return make() if made is None else made
 
 
-def _watch(reached: Progress, samples: Samples, held_rows: Rows, board: Board | None) -> str:
-    """Say, and show on the board, how far off the mean weights are on held-out frames."""
+def _watch(reached: Progress, samples: Samples, held_rows: Rows, board: Board | None, kept: Path) -> str:
+    """Say, and show on the board, how far off the mean weights are on held-out frames; keep the best of them."""
     with averaged(reached) as mean:
         error = chunk_error(mean, samples, held_rows)
     if board is not None:
         board.show(reached.step, {"chunk error/all": error.all, "chunk error/early": error.early})
-    return f"held-out chunk error {error.all:.3f}, early {error.early:.3f}{_each(error)}"
+    lowest = ", the lowest so far" if keep_best(reached, error.all, kept) else ""
+    return f"held-out chunk error {error.all:.3f}{lowest}, early {error.early:.3f}{_each(error)}"
 
 
 def _say(*lines: str) -> None:
@@ -316,17 +315,11 @@ def _progress(network: ImageWamNetwork, preset: Preset, seed: int, out: Path, te
         progress = start(network, preset.training, team)
     if (out / "state.safetensors").exists():
         resume(progress, out / "state.safetensors")
+    elif team.leads:
+        (out / KEPT).unlink(missing_ok=True)  # of a run that begins again
     return progress
 
 
 def _psnr(codec: ImageCodec, out: Path, rows: Rows) -> float:
     mosaics = np.load(out / "pixels.npy", mmap_mode="r")[rows[:: len(rows) // QUALITY_FRAMES + 1]]
     return round(quality(codec, mosaics).psnr_db, 2)
-
-
-def _write(out: Path, model: ImageWam, samples: Samples, report: dict[str, Any]) -> None:
-    """Write the checkpoint in float16; a new one replaces the last."""
-    with writing(out):
-        (out / "checkpoint" / "config.json").unlink(missing_ok=True)
-        save_checkpoint(out / "checkpoint", model, samples.contract, samples.statistics, torch.float16)
-        write_json(out / "report.json", report)
