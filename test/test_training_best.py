@@ -132,5 +132,8 @@ def test_a_run_says_which_of_its_checkpoints_is_best(tmp_path: Path) -> None:
     assert report["best"] == ("checkpoint" if known.step == 6 else "best")
     assert (out / report["best"] / "config.json").exists() and (out / "best").exists() == (known.step != 6)
     (out / "state.safetensors").unlink()
-    again = run.train(changed(learning_rate=0.3, steps=3), [data], out, robot, 0)
-    assert again["best_step"] == 3, "a run that begins again knows nothing of the weights before it"
+    unreal = begun()
+    unreal.step = 999
+    assert keep_best(unreal, 0.0, out / KEPT)
+    again = run.train(changed(learning_rate=0.3), [data], out, robot, 0)
+    assert again["best_step"] == report["best_step"], "a run that begins again knows nothing of weights before it"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What trains on a GPU meets no tensor of the CPU: shown by torch's "meta" device, and on a GPU where there is one."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,16 @@ from imagewam_ros.model.factory import build_network
 from imagewam_ros.policy import Policy
 from imagewam_ros.training import run
 from imagewam_ros.training.metric import chunk_error, sample_chunks
-from imagewam_ros.training.network import initialise, moments_like, resume, save, start, train_step
+from imagewam_ros.training.network import (
+    Progress,
+    initialise,
+    moments_like,
+    resume,
+    save,
+    start,
+    train_network,
+    train_step,
+)
 from imagewam_ros.training.team import Team, join, part_of
 
 AWAY = torch.device("meta")
@@ -95,20 +103,41 @@ def test_a_network_that_never_sees_a_target_is_saved_and_resumed(tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+WAYS: tuple[dict[str, object], ...] = (
+    {}, {"precision": "bfloat16", "recompute": True, "accumulate": 2}, {"lora_rank": 2}
+)  # fmt: skip
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", [{}, {"precision": "bfloat16", "recompute": True, "accumulate": 2}, {"lora_rank": 2}])
-def test_a_gpu_trains_saves_watches_resumes_and_exports(way: dict[str, object], tmp_path: Path) -> None:
-    data, robot = write_episodes(tmp_path / "episodes"), load_embodiment("sim_cell")
-    team = join()
+@pytest.mark.parametrize("way", WAYS)
+def test_a_gpu_trains_watches_saves_and_exports(way: dict[str, object], tmp_path: Path) -> None:
+    data, robot, team = write_episodes(tmp_path / "episodes"), load_embodiment("sim_cell"), join()
     assert team.device.type == "cuda"
-    preset = changed(**way)
-    straight = run.train(preset, [data], tmp_path / "straight", robot, 0, team)
-    run.train(replace(preset, training=replace(preset.training, steps=3)), [data], tmp_path / "halves", robot, 0, team)
-    resumed = run.train(preset, [data], tmp_path / "halves", robot, 0, team)
-    assert straight["steps"] == resumed["steps"] == 6
-    assert np.isfinite(resumed["chunk_error"]) and np.isfinite(resumed["best_chunk_error"])
-    report = json.loads((tmp_path / "halves" / "report.json").read_text())
-    Policy.load(tmp_path / "halves" / report["best"], robot)
+    for _ in range(2):  # the second one resumes what is done
+        report = run.train(changed(**way), [data], tmp_path / "run", robot, 0, team)
+        assert report["steps"] == 6 and np.isfinite([report["chunk_error"], report["best_chunk_error"]]).all()
+        Policy.load(tmp_path / "run" / report["best"], robot)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_a_gpu_goes_on_from_what_it_saved(way: dict[str, object], tmp_path: Path) -> None:
+    config, samples, team = changed(**way).training, small_samples(), Team(device=torch.device("cuda"))
+
+    def begun() -> Progress:
+        network = build_network(SMALL.spec)
+        initialise(network, 0)
+        torch.manual_seed(0)  # of adapters
+        return start(network, config, team)
+
+    straight, stopped, again = (begun() for _ in range(3))
+    train_network(straight, samples, np.arange(20), config, 0, tmp_path)
+    train_network(stopped, samples, np.arange(20), config, 0, tmp_path, until=3)
+    save(stopped, tmp_path / "half.safetensors")
+    resume(again, tmp_path / "half.safetensors")
+    train_network(again, samples, np.arange(20), config, 0, tmp_path)
+    pairs = zip(straight.trained.values(), again.trained.values(), strict=True)
+    assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in pairs)
 
 
 @pytest.mark.gpu
