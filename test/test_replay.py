@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,14 @@ def test_a_fault_of_the_watchdogs_is_repeated(write: Callable[..., Path], capsys
     log = read_run(folder)
     assert [(e.trigger, e.state) for e in log.events if e.chunk is None] == [("watchdog", 3)]
     assert not log.commands[-1].velocity.any()
+    assert call(folder, "--no-sweep", "--json") == 0
+    assert last_line(capsys)["largest_difference"] == 0.0
+
+
+def test_a_clock_that_was_set_is_set_again(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    log = read_run(folder := write(set_s=1.2))
+    gaps = {(b.tick - a.tick, (b.nominal_ns - a.nominal_ns) // a.period_ns) for a, b in pairwise(log.commands)}
+    assert (1, 9) in gaps and (2, 6) in gaps, "one clock that was set, and late ticks that leave periods out"
     assert call(folder, "--no-sweep", "--json") == 0
     assert last_line(capsys)["largest_difference"] == 0.0
 

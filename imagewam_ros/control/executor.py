@@ -4,8 +4,8 @@
 The executor is deterministic: time is an argument, nothing sleeps, nothing is read from outside.
 It keeps its own grid of nominal times, nominal = epoch + tick * period, in the clock of the
 observations' stamps. Every call of `step` that reaches the next nominal time makes one command;
-a late call skips whole periods and is limited as that many. When time jumps, in either direction,
-the grid is laid anew and the arms brake.
+a late call skips whole periods, makes up for two or a little more and is limited as those. When
+time jumps, in either direction, the grid is laid anew and the arms brake.
 """
 
 from collections.abc import Collection, Mapping
@@ -245,21 +245,23 @@ class Executor:
         joint_state: "JointState | None" = None,
         steady_ns: "int | None" = None,
         heard: "Collection[str] | None" = None,
+        elapsed_ns: "int | None" = None,
     ) -> Step:
         """Make the command for `now_ns`. Raises ImageWamError unless active.
 
         joint_state is the newest measurement, None when there is no new one. steady_ns is the
         steady clock for the watchdogs; without it they use now_ns. heard names the arms whose
         drivers reported since the last call; without it both did when there is a measurement.
+        elapsed_ns is the steady time since the last command, for a clock that may be set; see `Grid`.
         """
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             raise ImageWamError(f"executor is {self._state.value}; activate it before stepping")
-        due = self._mover.grid.due(now_ns)
+        due = self._mover.grid.due(now_ns, elapsed_ns)
         if due.periods == 0:
             return Step(self._mover.command, self._state, self._reason, 0)
         if due.jump_ns:
             self._jump(due.jump_ns)
-        self._mover.advance(due)
+        self._mover.advance(due, now_ns)
         self._steady_ns = now_ns if steady_ns is None else steady_ns
         self._watch(joint_state, self._steady_ns, heard)
         self._relieve()

@@ -25,6 +25,7 @@ from imagewam_ros.core.schema import ActionChunk, Command, Floats, Source
 if TYPE_CHECKING:  # pinocchio is loaded only where a guard is wanted
     from imagewam_ros.control.guard import Guard
 
+CATCH_UP_S = 0.01
 GLIDE_ROWS = 16
 GLIDE_S, GLIDE_SHARE = 1.0, 0.1
 """A glide takes at least so long, and goes at this share of the velocity limits on average."""
@@ -36,17 +37,24 @@ class MotionConfig(MergeConfig):
 
     smoothing_hz: cut-off of the curve through the rows. stop_share: share of the limits that soft
     stops use. late_limit_s: a tick later than this is a jump of time, answered by a soft stop.
+    catch_up_s: how much of a late tick one command may make up for, which is a step to a controller
+    that waited; what is left out delays the motion until the next chunk. 0 is 10 ms for such
+    controllers, and late_limit_s for trajectory controllers, which go on by themselves. Two periods
+    are always made up.
     """
 
     smoothing_hz: float = 4.0
     stop_share: float = 0.7
     late_limit_s: float = 0.1
+    catch_up_s: float = 0.0
 
     def __post_init__(self) -> None:
         MergeConfig.__post_init__(self)
         for name in ("smoothing_hz", "late_limit_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.catch_up_s < 0:
+            raise ConfigError(f"catch_up_s must not be negative, found {self.catch_up_s}; 0 suits the output")
         if not 0 < self.stop_share <= 1:
             raise ConfigError(f"stop_share must be in (0, 1], found {self.stop_share}")
 
@@ -63,7 +71,7 @@ class Mover:
     def clear(self, position: Floats, now_ns: int) -> None:
         """Forget everything and rest at `position` (joints,), which is inside the bounds; ticks count from here."""
         config, robot = self._config, self._robot
-        self.grid = Grid(now_ns, robot.period_ns, config.late_limit_s)
+        self.grid = Grid(now_ns, robot.period_ns, config.late_limit_s, config.catch_up_s or CATCH_UP_S)
         self.counters = Counters()
         self._covered_until_ns = now_ns - 1
         self._reference = Reference(robot, config, config.smoothing_hz, config.stop_share, self._guard)
@@ -133,9 +141,10 @@ class Mover:
 
     # --- ticks ---
 
-    def advance(self, due: Advance) -> None:
-        """Move to the tick that the grid found due."""
-        self.grid.move(due)
+    def advance(self, due: Advance, now_ns: int) -> None:
+        """Move to the tick that the grid found due at `now_ns`; what is left out delays the reference."""
+        self._reference.shift(due.left_out_ns)
+        self.grid.move(due, now_ns)
         self.counters.late_ticks += due.periods > 1
 
     def move(self, periods: int, braking: bool) -> str:

@@ -64,10 +64,13 @@ def play_ticks(
     executor, waiting = Executor(robot, config, guard), sorted(inputs, key=lambda given: (given.tick, given.time_ns))
     executor.activate(start_ns, JointState(start_ns, robot.joint_names, start, np.zeros(start.size)))
     commands, verdicts, held = list[Command](), list[Verdict](), 0
+    before: int | None = None
     for number, nominal_ns in ticks:
         while waiting and waiting[0].tick < number:
             _give(executor, waiting.pop(0), verdicts)
-        step = executor.step(nominal_ns)
+        # Late ticks make up for two periods at least, so a longer time in one tick means that the clock was set.
+        step = executor.step(nominal_ns, elapsed_ns=0 if before == number - 1 else None)
+        before = number
         commands.append(step.command)
         held += step.state is State.HOLDING
     return Playback(tuple(commands), tuple(verdicts), executor.status, held)

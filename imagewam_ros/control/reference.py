@@ -80,9 +80,10 @@ class Reference:
             self._tracks[side].stop_from(Motion(*(values[part] for values in state)), now_ns)
 
     def shift(self, by_ns: int) -> None:
-        """Move everything in time, because the clock was moved."""
-        for track in self._tracks.values():
-            track.shift(by_ns)
+        """Move the curves in time, because the clock was moved or ticks were left out."""
+        if by_ns:
+            for track in self._tracks.values():
+                track.shift(by_ns)
 
     def _columns(self, chunk: ActionChunk, positions: Floats) -> dict[str, Floats]:
         """Each arm's part of the chunk's positions; a chunk names both arms or one."""

@@ -51,7 +51,7 @@ class Track:
         self.curve = braking_curve(start, now_ns, self._acceleration, self._jerk)
 
     def shift(self, by_ns: int) -> None:
-        """Move the curve in time, because the clock was moved."""
+        """Move the curve in time, because the clock was moved or ticks were left out."""
         self.curve = replace(self.curve, knots_ns=tuple(knot + by_ns for knot in self.curve.knots_ns))
 
     def merge(self, chunk: ActionChunk, positions: Floats, now_ns: int, fresh: bool) -> Rows:

@@ -32,6 +32,8 @@ SWITCH_S = 0.0005
 STANDSTILL_S = 3.0
 """Longest that a stop may take before the process goes on regardless."""
 EMPTY_PERIODS = 100
+READS, TOGETHER_NS = 5, 200_000
+"""Two clocks are read anew, a few times, while so much passes in between."""
 FROZEN_S = 0.5
 """Without a tick for this long the clock is said to stand still."""
 
@@ -58,6 +60,7 @@ class ControlThread:
     def __init__(self, executor: Executor, clock: Clock, listener: Listener, *, simulated: bool, scale: float) -> None:
         self._heard: deque[tuple[tuple[str, ...], JointState]] = deque(maxlen=64)
         self._measured_ns = 0
+        self._ticked_ns: int | None = None
         self._executor, self._clock, self._listener = executor, clock, listener
         self._simulated, self._scale = simulated, scale
         self._gate = ClockGate(clock) if simulated else None
@@ -147,7 +150,7 @@ class ControlThread:
 
     def _run(self) -> None:
         period_s = self._executor.embodiment.period_ns / 1e9
-        ticked_s = time.monotonic()
+        ticked_s, self._ticked_ns = time.monotonic(), None
         while True:
             due_ns = self._executor.next_ns
             reached = self._wait(due_ns, period_s)
@@ -155,28 +158,41 @@ class ControlThread:
             if self._executor.state is State.INACTIVE:
                 return
             # A stop must end even when the clock does: then the arms brake in nominal time.
-            now_ns = self._clock.now().nanoseconds if reached else due_ns
-            if self._tick(now_ns, now_ns - due_ns):
+            if self._tick(due_ns, reached):
                 ticked_s = time.monotonic()
             elif time.monotonic() - ticked_s > FROZEN_S:
                 self._listener.on_trouble(
                     f"/clock has not moved for {time.monotonic() - ticked_s:.1f} s; is it published?"
                 )
 
-    def _tick(self, now_ns: int, late_ns: int) -> bool:
+    def _tick(self, due_ns: int, reached: bool) -> bool:
         """Make and send the command for now, if one is due. What fails once faults; a failure in a fault is the end."""
         faulted = self._executor.state is State.FAULTED
+        clock_ns, steady_ns = self._read()
+        now_ns = clock_ns if reached else due_ns
+        # Simulated time hurries and lingers as it likes.
+        elapsed_ns = None if self._simulated or self._ticked_ns is None else steady_ns - self._ticked_ns
         try:
             arms, joint_state = self._news()
-            step = self._executor.step(now_ns, joint_state, self._steady_ns(), arms)
+            step = self._executor.step(now_ns, joint_state, self._steady_ns(), arms, elapsed_ns)
             if step.periods:
-                self._listener.on_step(step, now_ns, late_ns)
+                self._ticked_ns = steady_ns
+                self._listener.on_step(step, now_ns, now_ns - due_ns)
         except Exception as error:
             self._fault(error)
             if faulted:
                 raise
             return True
         return step.periods > 0
+
+    def _read(self) -> tuple[int, int]:
+        """The clock and the steady clock at one moment, ns."""
+        for _ in range(READS):
+            before_ns = time.monotonic_ns()
+            now_ns, after_ns = int(self._clock.now().nanoseconds), time.monotonic_ns()
+            if after_ns - before_ns < TOGETHER_NS:
+                break
+        return now_ns, after_ns
 
     def _fault(self, error: Exception) -> None:
         """Brake for an error that nobody expected: a thread that ended would leave the arms at their last command."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters of the executor node."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imagewam_ros.control.executor import ExecutorConfig
 from imagewam_ros.control.guard import GuardConfig
@@ -40,6 +40,9 @@ class ExecutorNodeConfig:
     def __post_init__(self) -> None:
         if self.output not in KINDS:
             raise ConfigError(unknown_name("output", self.output, KINDS))
+        if self.output == "trajectory" and not self.control.catch_up_s:
+            suited = replace(self.control, catch_up_s=self.control.late_limit_s)
+            object.__setattr__(self, "control", suited)
         if self.grippers and self.grippers not in GRIPPERS:
             raise ConfigError(unknown_name("grippers", self.grippers, GRIPPERS))
         if self.gripper_effort < 0:

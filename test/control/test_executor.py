@@ -197,10 +197,13 @@ def test_early_calls_repeat_the_command_and_late_ones_skip_whole_periods(player:
     player.tick()
     again = player.executor.step(player.now_ns + 1)
     assert (again.periods, again.command.tick) == (0, 1)
-    late = player.tick(4)
-    assert (late.periods, late.command.tick) == (4, 5)
+    late = player.tick(2)
+    assert (late.periods, late.command.tick) == (2, 3)
     assert late.command.nominal_ns == player.now_ns
-    assert player.executor.status.late_ticks == 1
+    late = player.tick(4)
+    assert (late.periods, late.command.tick) == (2, 5)
+    assert late.command.nominal_ns == player.now_ns
+    assert player.executor.status.late_ticks == 2
 
 
 def test_a_late_tick_keeps_the_limits_over_the_time_that_passed(player: Any) -> None:
@@ -208,6 +211,47 @@ def test_a_late_tick_keeps_the_limits_over_the_time_that_passed(player: Any) -> 
     for periods in (3, 1, 7, 2, 1, 19, 1, 1):
         player.tick(periods)
     assert player.executor.state is State.RUNNING
+    assert checker.check(player.commands, player.robot.limits) == []
+
+
+def sweep(player: Any) -> None:
+    """Both arms at full speed."""
+    limits = player.robot.limits
+    away = np.where(player.robot.gripper_mask, 0.0, np.minimum(limits.upper - 0.1, 1.5))
+    assert player.executor.accept(player.towards(away, rows=20), player.now_ns).accepted
+    player.run(0.5)
+    assert np.abs(player.commands[-1].velocity / limits.velocity).max() > 0.5
+
+
+@pytest.mark.parametrize("late", [3, 7, 19])
+def test_after_a_stall_no_command_is_further_than_two_periods_and_the_motion_goes_on(player: Any, late: int) -> None:
+    sweep(player)
+    before = player.commands[-1]
+    assert player.tick(late).state is State.RUNNING
+    step = np.abs(player.commands[-1].position - before.position)
+    assert (step <= 2 * player.robot.limits.velocity * player.robot.period_ns * 1e-9).all()
+    for _ in range(3):
+        player.tick()
+    assert np.abs(player.commands[-1].velocity - before.velocity).max() < 1.0, "it has not braked"
+    target = before.position * 0.9
+    assert player.executor.accept(player.towards(target), player.now_ns).accepted
+    assert player.run(1.5).state is State.HOLDING
+    assert np.abs(player.commands[-1].position - target).max() < 0.03
+    assert checker.check(player.commands, player.robot.limits) == []
+
+
+def test_a_clock_that_is_set_forward_by_little_moves_no_arm_faster(player: Any) -> None:
+    sweep(player)
+    before = player.commands[-1]
+    player.now_ns += 16 * player.robot.period_ns
+    player.now_ns += player.robot.period_ns
+    step = player.executor.step(player.now_ns, elapsed_ns=player.robot.period_ns)
+    assert (step.state, step.reason) == (State.HOLDING, "time jumped by +0.08 s; waiting for a chunk")
+    moved = np.abs(step.command.position - before.position)
+    assert (moved <= player.robot.limits.velocity * player.robot.period_ns * 1e-9).all()
+    player.commands.append(step.command)
+    player.run(1.0)
+    assert player.executor.at_rest
     assert checker.check(player.commands, player.robot.limits) == []
 
 
@@ -291,6 +335,7 @@ def test_only_an_inactive_executor_is_activated(player: Any, middle: Any) -> Non
     [
         ({"smoothing_hz": 0.0}, "smoothing_hz must be positive, found 0.0"),
         ({"stop_share": 1.5}, r"stop_share must be in \(0, 1\], found 1.5"),
+        ({"catch_up_s": -0.1}, "catch_up_s must not be negative, found -0.1; 0 suits the output"),
         ({"rule": "newest"}, "unknown merge rule 'newest'"),
         ({"tracking_error": -1.0}, "tracking_error must not be negative, found -1.0; 0 turns it off"),
     ],

@@ -43,11 +43,12 @@ class RunBag:
         nudge: tuple[int, float] = (-1, 0.0),
         hold_s: float = 0,
         stray_s: float = 1e9,
+        set_s: float = 1e9,
     ) -> Path:
         """Write the bag.
 
         nudge (tick, rad) changes one recorded command; hold_s is when somebody holds for 0.5 s, from stray_s on a
-        joint is measured far from its command.
+        joint is measured far from its command, at set_s the clock is set forward by eight periods.
         """
         robot, executor = self.robot, Executor(self.robot, self.config, self._guard)
         trajectory = tracking.smooth(robot, self.rng, 0.4)
@@ -62,7 +63,9 @@ class RunBag:
         tick, rate = 0, robot.control_rate_hz
         asked = [(hold_s * rate, "hold"), ((hold_s + 0.5) * rate, "resume")] if hold_s else []
         while executor.next_ns < START_NS + seconds * 1e9:
-            now_ns = executor.next_ns + int(self.rng.choice([0, 0, 0, 1])) * robot.period_ns + 300_000
+            is_set = set_s * rate <= tick < set_s * rate + 1
+            late = 8 if is_set else int(self.rng.choice([0] * 30 + [1] * 10 + [5]))
+            now_ns = executor.next_ns + late * robot.period_ns + 300_000
             while arriving and arriving[0][0] <= now_ns:
                 self.judge(executor, *arriving.pop(0), tick)
             if asked and tick >= asked[0][0]:
@@ -70,7 +73,8 @@ class RunBag:
                 executor.hold("asked to hold") if name == "hold" else executor.resume()
                 self.put("executor/event", now_ns, self.event(now_ns, tick, name, "asked to hold"))
             before = executor.state
-            step = executor.step(now_ns, self.astray(executor, now_ns) if tick > stray_s * rate else None)
+            measured = self.astray(executor, now_ns) if tick > stray_s * rate else None
+            step = executor.step(now_ns, measured, elapsed_ns=robot.period_ns if is_set else None)
             if step.state is State.FAULTED and before is not State.FAULTED:
                 self.put("executor/event", now_ns, self.event(now_ns, tick, "watchdog", step.reason, state=3))
             command = step.command

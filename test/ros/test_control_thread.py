@@ -139,3 +139,19 @@ def test_one_error_brakes_the_arms_and_the_ticks_go_on(
     move(clock, 0.011)
     assert soon(lambda: ear.steps == 2)
     assert not ear.ends
+
+
+def test_a_machines_clock_that_is_set_forward_is_a_jump(executor: Executor, clock: ROSClock, ear: Ear) -> None:
+    thread = ControlThread(executor, clock, ear, simulated=False, scale=1.0)
+    still = np.zeros(len(ROBOT.joint_names))
+    thread.start(JointState(NOW_NS, ROBOT.joint_names, (ROBOT.limits.lower + ROBOT.limits.upper) / 2, still))
+    try:
+        for number in range(1, 20):  # a busy machine may take as long as the clock pretends
+            steps = ear.steps
+            move(clock, 0.1 * number)
+            assert soon(lambda before=steps: ear.steps > before)
+            if executor.status.time_jumps:
+                break
+        assert executor.status.reason.startswith("time jumped by +0.")
+    finally:
+        thread.close()
