@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two UR5e with Robotiq 2F-85, of stand-ins for the vendors' descriptions, also with meshes as fine as theirs."""
 
-import os
 import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
@@ -45,9 +44,8 @@ def fine_robot() -> Embodiment:
 def stand_in_urdf() -> str:
     """Its URDF: rods and boxes, joints as the vendors name and place them."""
     pytest.importorskip("ament_index_python", reason="xacro needs it to find packages")
-    prefixes = [os.environ.get("AMENT_PREFIX_PATH", ""), str(STAND_INS)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(filter(None, prefixes)))
+        patch.setenv("AMENT_PREFIX_PATH", str(STAND_INS))
         return describe(fine_robot(), {"hardware": "mock"})
 
 
