@@ -46,10 +46,8 @@ def write_checkpoints(
     """
     known = read_best(out / KEPT)
     last_is_best = known is None or known.step == progress.step
-    wanted: dict[str, Mapping[str, Tensor] | None] = {LAST: None}
-    if not last_is_best:
-        wanted[BEST] = best_weights(out / KEPT)
-    for folder, trained in wanted.items():
+    for folder in (LAST,) if last_is_best else (LAST, BEST):
+        trained = best_weights(out / KEPT) if folder == BEST and progress.team.leads else None
         exported = export(progress, preset, trained)
         if exported is not None:
             with writing(out / folder):
