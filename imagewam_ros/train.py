@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `imagewam train`."""
     parser.add_argument("--preset", default="tiny", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of episodes")
+    parser.add_argument("--policy-runs", action="store_true", help="also learn from successes of a policy alone")
     parser.add_argument("--trim-idle", action="store_true", help="leave out what comes before the first motion")
     parser.add_argument("--workers", type=int, default=2, help="processes that read episodes side by side")
     parser.add_argument("--out", type=Path, required=True, help="run folder; what it holds already is not done again")
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     preset = changed(find_preset(arguments.preset), arguments)
     robot, team = load_embodiment(arguments.robot), join(arguments.cpu)
     base = find_checkpoint(arguments.base) if arguments.base else None
-    read = ReadConfig(trim_idle=arguments.trim_idle, workers=arguments.workers)
+    read = ReadConfig(arguments.trim_idle, arguments.policy_runs, workers=arguments.workers)
     report = train(
         preset, arguments.data, arguments.out, robot, arguments.seed, team, base, arguments.tensorboard, read
     )

@@ -86,7 +86,8 @@ def train(
     team, clock, config = team or Team(), Clock(), preset.training
     check_shares(config.batch, config.targets, team.size, config.accumulate)
     board = Board(out / "tensorboard") if tensorboard and team.leads else None
-    read, chosen = read or ReadConfig(), choose_episodes(data)
+    read = read or ReadConfig()
+    chosen = choose_episodes(data, read.policy_runs)
     if preset.needs_base and base is None:
         raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
     checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
