@@ -3,7 +3,7 @@
 
 Counted is our path per chunk: image encoding, the editing forward over valid tokens, ten steps
 of the action expert (Ovis-U1 also its condition encoder, which sees the image). The instruction
-is encoded once and not part of a chunk. FLOPs are 2 per multiply-add, by torch's counter;
+is encoded once and not part of a chunk; in the authors' order of work it is. FLOPs are 2 per multiply-add, by torch's counter;
 operations are non-view kernel calls before compilation; bytes are weights read plus the
 action loop's reads of cached keys and values, both in bfloat16.
 """
@@ -20,12 +20,15 @@ from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
 
+from imagewam_ros.bench_reference.costs import reference_cost, total
 from imagewam_ros.bench_reference.count import Cost, Counter
-from imagewam_ros.core.contract import Denoising
+from imagewam_ros.bench_reference.sizes import Layout
+from imagewam_ros.core.contract import Denoising, Mosaic, Tile
 from imagewam_ros.core.errors import ConfigError, unknown_name
 from imagewam_ros.model import factory, layouts
 from imagewam_ros.model.autoencoder import Flux2Codec, KlCodec, PackedKlCodec
 from imagewam_ros.model.flux2 import Flux2Config
+from imagewam_ros.model.from_backbone import BACKBONES
 from imagewam_ros.model.mot import buffers_of
 from imagewam_ros.model.omnigen2 import OmniGen2Config
 from imagewam_ros.model.ovis_condition import OvisCondition
@@ -33,19 +36,11 @@ from imagewam_ros.model.ovis_u1 import OvisU1Config
 from imagewam_ros.model.ovis_vision import VisionConfig
 from imagewam_ros.model.protocol import Context
 
-TEXT_TOKENS, HORIZON = 24, 16
-"""Valid tokens of a prompt and rows of a chunk, as in the reference counts."""
+TEXT_TOKENS, HORIZON, AUTHORS_STEPS = 24, 16, 10
+"""Valid tokens of a prompt, rows of a chunk and steps, as in the reference counts."""
 
-REFERENCE_TF = {
-    ("flux2-4b", "compact_288x256"): 9.96,
-    ("flux2-4b", "libero_224x448"): 10.77,
-    ("flux2-4b", "legacy_384x320"): 11.46,
-    ("flux2-9b", "compact_288x256"): 20.15,
-    ("flux2-9b", "libero_224x448"): 21.82,
-    ("omnigen2", "compact_288x256"): 2.70,
-    ("ovis_u1", "compact_288x256"): 2.87,
-}
-"""TFLOPs of the authors' evaluation path: FLUX.2 encodes a prompt padded to 512 tokens at every chunk."""
+PRESETS = {"flux2-4b": "4b", "flux2-9b": "9b"}
+"""Models whose authors' order of work is counted too; FLUX.2 encodes a prompt padded to 512 tokens at every chunk."""
 
 PAPER = (
     "The paper gives 63.65 TF (FastWAM-IDM, decodes video), 13.21 TF (FastWAM, one video step) and 9.72 TF (ImageWAM, "
@@ -64,6 +59,8 @@ class ChunkCost:
     parameters: int
     cache_bytes: int
     phases: Mapping[str, Cost]
+    reference: Mapping[str, Cost]
+    """The same chunk in the authors' order of work, by phase; empty where that is not counted."""
 
     @property
     def total(self) -> Cost:
@@ -80,7 +77,7 @@ class Model(NamedTuple):
     condition: Any = None
 
 
-def chunk_cost(model: str, layout: str, steps: int = 10) -> ChunkCost:
+def chunk_cost(model: str, layout: str, steps: int = AUTHORS_STEPS) -> ChunkCost:
     """Count one chunk. Raises ConfigError for an unknown model or layout."""
     if model not in MODELS:
         raise ConfigError(unknown_name("model", model, MODELS))
@@ -108,7 +105,13 @@ def chunk_cost(model: str, layout: str, steps: int = 10) -> ChunkCost:
         noise = torch.zeros(1, HORIZON, network.config.action_dim)
         _, phases["action loop"] = counter.cost(lambda: network.denoise(noise, cache, plan))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, phases)
+    theirs = _reference(model, height, width, network.config) if model in PRESETS and steps == AUTHORS_STEPS else {}
+    return ChunkCost(model, layout, cache.prefix_length, parameters, cache.nbytes, phases, theirs)
+
+
+def _reference(model: str, height: int, width: int, config: Any) -> Mapping[str, Cost]:
+    whole = Mosaic(height, width, (Tile("head", 0, 0, height, width),))  # the count does not depend on tiles
+    return reference_cost(PRESETS[model], Layout(whole, config.action_dim, config.proprio_dim))
 
 
 def _condition(model: OvisCondition, ids: Tensor, image: Tensor) -> Context:
@@ -153,7 +156,7 @@ def _network(variant: str, config: Any) -> Any:
     return factory.build_network(factory.ModelSpec(variant, config, None), "meta").eval()
 
 
-KLEIN_9B = Flux2Config(hidden=4096, heads=32, double=8, single=24, text_dim=12288)
+KLEIN_9B = BACKBONES["flux2_9b"].network
 
 MODELS: dict[str, Callable[[], Model]] = {
     "flux2-4b": lambda: _flux2(Flux2Config()),
@@ -166,20 +169,22 @@ MODELS: dict[str, Callable[[], Model]] = {
 
 def table(costs: list[ChunkCost]) -> str:
     """Return the counts for a person."""
-    columns = f"{'TFLOP':>7} {'authors':>8} {'GB read':>8} {'cache MB':>9} {'calls':>7}"
+    columns = f"{'TFLOP':>7} {'GB read':>8} {'calls':>7} {'cache MB':>9}"
     lines = [f"{'model':10} {'layout':16} {'prefix':>6} {columns}"]
     for cost in costs:
-        reference = REFERENCE_TF.get((cost.model, cost.layout))
-        theirs = f"{reference:8.2f}" if reference else "        "
-        lines.append(
-            f"{cost.model:10} {cost.layout:16} {cost.tokens:6d} {cost.total.flops / 1e12:7.2f} {theirs} "
-            f"{cost.total.nbytes / 1e9:8.1f} {cost.cache_bytes / 1e6:9.0f} {cost.total.operations:7d}"
-        )
+        name = f"{cost.model:10} {cost.layout:16} {cost.tokens:6d}"
+        lines.append(f"{name} {_numbers(cost.total)} {cost.cache_bytes / 1e6:9.0f}")
+        if cost.reference:
+            lines.append(f"{'  in the order of the authors':{len(name)}} {_numbers(total(cost.reference))}")
         lines += [
             f"    {name:16} {phase.flops / 1e12:7.3f} TF {phase.operations:6d} calls"
             for name, phase in cost.phases.items()
         ]
     return "\n".join([*lines, PAPER])
+
+
+def _numbers(cost: Cost) -> str:
+    return f"{cost.flops / 1e12:7.2f} {cost.nbytes / 1e9:8.1f} {cost.operations:7d}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
     costs = [chunk_cost(model, layout) for model in args.model for layout in args.layout]
     if args.json:
         rows = [{**asdict(cost), "flops": cost.total.flops, "bytes": cost.total.nbytes} for cost in costs]
-        print(json.dumps({"chunks": rows, "text_tokens": TEXT_TOKENS, "horizon": HORIZON, "steps": 10}))
+        print(json.dumps({"chunks": rows, "text_tokens": TEXT_TOKENS, "horizon": HORIZON, "steps": AUTHORS_STEPS}))
     else:
         print(table(costs))
     return 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imagewam_ros.bench_reference import flux2
 from imagewam_ros.bench_reference.count import Cost, Counter
-from imagewam_ros.bench_reference.sizes import HORIZON, VALID_TOKENS, Weights, build_weights, find_layout
+from imagewam_ros.bench_reference.sizes import HORIZON, VALID_TOKENS, Layout, Weights, build_weights, find_layout
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model.lanes import LaneCache, with_lanes
 from imagewam_ros.model.mot import KeyValueCache
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     noise: Tensor
 
 
-def reference_cost(preset: str, layout: str) -> Mapping[str, Cost]:
+def reference_cost(preset: str, layout: Layout) -> Mapping[str, Cost]:
     """Cost of the authors' schedule; phases text, vae, prefill, denoise."""
     weights, inputs = _built(preset, layout)
     counter = Counter((weights.network, weights.codec, weights.text))
@@ -43,7 +43,7 @@ def reference_cost(preset: str, layout: str) -> Mapping[str, Cost]:
 
 def engine_cost(preset: str, layout: str, sweeps: int = 0) -> Mapping[str, Cost]:
     """Cost of ours in the steady state; phases vae, prefill, denoise. sweeps > 0 counts Picard's."""
-    weights, inputs = _built(preset, layout)
+    weights, inputs = _built(preset, find_layout(layout))
     network, counter = weights.network, Counter((weights.network, weights.codec))
     plan = network.plan(Denoising(time_grid="bfloat16"))
     with torch.device("meta"):
@@ -88,8 +88,7 @@ def roofline_ms(phases: Mapping[str, Cost], device_name: str) -> float | None:
     return None
 
 
-def _built(preset: str, layout: str) -> tuple[Weights, Inputs]:
-    chosen = find_layout(layout)
+def _built(preset: str, chosen: Layout) -> tuple[Weights, Inputs]:
     weights = build_weights(preset, chosen, "meta", DTYPE)
     with torch.device("meta"):
         inputs = Inputs(

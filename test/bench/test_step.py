@@ -28,7 +28,7 @@ def case(layout="robotwin", denoiser="sequential", backbone="flux2"):
 
 @pytest.fixture(scope="module")
 def reference():
-    return costs.reference_cost("4b", "robotwin")
+    return costs.reference_cost("4b", LAYOUTS["robotwin"])
 
 
 def test_reference_costs_what_the_authors_schedule_costs(reference):
