@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagewam_ros.core.embodiment import Limits
 from imagewam_ros.core.schema import Floats
+
+STOP_SHARE = 0.7
+"""Share of the limits that soft stops use, where nothing else is asked for."""
 
 
 class Motion(NamedTuple):
@@ -50,6 +54,12 @@ def plan_stop(start: Motion, acceleration: Floats, jerk: Floats) -> Stop:
     left = np.where(free > peak, np.maximum(w + (b * b - 2 * peak * peak) / (2 * jerk), 0.0), 0.0)
     first = np.maximum(b + peak, 0.0) / jerk
     return Stop(start, -sign * jerk, first, left / np.where(left > 0, peak, 1.0), peak / jerk)
+
+
+def longest_stop_s(limits: Limits, share: float) -> float:
+    """Longest time in s that a stop can take with `share` of the limits: from full speed, still accelerating."""
+    start = Motion(np.zeros(limits.velocity.size), limits.velocity, limits.acceleration)
+    return plan_stop(start, limits.acceleration * share, limits.jerk * share).duration_s
 
 
 def stop_at(stop: Stop, elapsed_s: float) -> Motion:

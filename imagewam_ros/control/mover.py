@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagewam_ros.control.braking import Motion
+from imagewam_ros.control.braking import STOP_SHARE, Motion
 from imagewam_ros.control.grid import Advance, Grid
 from imagewam_ros.control.ledger import Ledger, Travel
 from imagewam_ros.control.limiter import Limiter
@@ -44,7 +44,7 @@ class MotionConfig(MergeConfig):
     """
 
     smoothing_hz: float = 4.0
-    stop_share: float = 0.7
+    stop_share: float = STOP_SHARE
     late_limit_s: float = 0.1
     catch_up_s: float = 0.0
 

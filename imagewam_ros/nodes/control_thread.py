@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from rclpy.clock import Clock
 
+from imagewam_ros.control.braking import longest_stop_s
 from imagewam_ros.control.executor import Executor, State, Step
 from imagewam_ros.core.errors import ConfigError, GraphError, ImageWamError
 from imagewam_ros.core.schema import JointState
@@ -29,8 +30,8 @@ T = TypeVar("T")
 
 SWITCH_S = 0.0005
 """How long another Python thread may keep the interpreter when a tick is due (Python's default is 5 ms)."""
-STANDSTILL_S = 3.0
-"""Longest that a stop may take before the process goes on regardless."""
+STANDSTILL_S, STANDSTILL_SHARE = 3.0, 1.5
+"""A stop may take so long, or this multiple of the longest that the limits allow for, before it is made harder."""
 EMPTY_PERIODS = 100
 READS, TOGETHER_NS = 5, 200_000
 """Two clocks are read anew, a few times, while so much passes in between."""
@@ -123,17 +124,37 @@ class ControlThread:
             request()
 
     def stop(self) -> None:
-        """Brake softly and return once the arms rest. Raises GraphError when that takes too long."""
+        """Brake softly, then as hard as the limits allow, and return once the arms rest.
+
+        Raises GraphError when even that takes too long, and what ended the thread.
+        """
         if self._ended is None:
             return
         self._stopping.set()
+        soft_s, hard_s = self._patience_s(self._executor.config.stop_share), self._patience_s(1.0)
         self.tell(lambda: self._executor.deactivate(self._clock.now().nanoseconds))
         try:
-            self._ended.result(STANDSTILL_S)
-        except Late:
-            raise GraphError(f"the arms did not come to rest within {STANDSTILL_S} s") from None
+            if not self._rested(soft_s):
+                reason = f"the arms did not come to rest within {soft_s:.1f} s"
+                self.tell(lambda: self._executor.fault(reason, "failure"))
+                if not self._rested(hard_s):
+                    raise GraphError(f"the arms did not come to rest within {soft_s + hard_s:.1f} s")
         finally:
             self._ended = None
+
+    def _patience_s(self, share: float) -> float:
+        """How long to wait for a stop with `share` of the limits, in steady time."""
+        longest_s = longest_stop_s(self._executor.embodiment.limits, share) / self._scale
+        return max(STANDSTILL_S, STANDSTILL_SHARE * longest_s)
+
+    def _rested(self, patience_s: float) -> bool:
+        """Whether the ticks end, because the arms rest, within `patience_s`. Raises what ended them otherwise."""
+        assert self._ended is not None
+        try:
+            self._ended.result(patience_s)
+        except Late:
+            return False
+        return True
 
     def close(self) -> None:
         """End the thread. Raises what `stop` raises, after that."""

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruckig import ControlInterface, InputParameter, Ruckig, Trajectory
 
-from imagewam_ros.control.braking import Motion, Stop, plan_stop, stop_at, stop_extent
+from imagewam_ros.control.braking import Motion, Stop, longest_stop_s, plan_stop, stop_at, stop_extent
+from imagewam_ros.core.embodiment import Limits
 
 ACCELERATION, JERK = 12.0, 200.0
 STATES = st.tuples(st.floats(-3, 3), st.floats(-2.5, 2.5), st.floats(-12, 12))
@@ -63,3 +64,12 @@ def test_brakes_that_are_already_too_hard_are_kept() -> None:
     samples = [stop_at(stop, t) for t in np.linspace(0, stop.duration_s, 200)]
     assert min(s.acceleration[0] for s in samples) == pytest.approx(-20.0)
     assert samples[-1].velocity[0] == pytest.approx(0.0, abs=1e-9)
+
+
+@given(STATES, st.floats(0.05, 1.0))
+def test_no_stop_takes_longer_than_the_longest(state: tuple[float, float, float], share: float) -> None:
+    one = np.ones(1)
+    limits = Limits(-4 * one, 4 * one, 2.5 * one, ACCELERATION * one, JERK * one)
+    start = Motion(*(np.array([x]) for x in state))
+    stop = plan_stop(start, share * limits.acceleration, share * limits.jerk)
+    assert stop.duration_s <= longest_stop_s(limits, share) + 1e-9

@@ -13,7 +13,7 @@ from rclpy.time import Time
 from imagewam_ros.control.executor import Executor, State, Step
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import GraphError
-from imagewam_ros.core.schema import JointState
+from imagewam_ros.core.schema import ActionChunk, JointState
 from imagewam_ros.nodes.control_thread import STANDSTILL_S, ControlThread
 
 ROBOT = load_embodiment("sim_cell")
@@ -98,7 +98,7 @@ def test_a_blocked_tick_is_told_to_whoever_asks_and_to_whoever_stops(
     text = "the control thread did not answer within 0.2 s; does /clock stand still"
     with pytest.raises(GraphError, match=text):
         thread.ask(lambda: 42, timeout_s=0.2)
-    with pytest.raises(GraphError, match=f"the arms did not come to rest within {STANDSTILL_S} s"):
+    with pytest.raises(GraphError, match=f"the arms did not come to rest within {2 * STANDSTILL_S} s"):
         thread.stop()
 
 
@@ -155,3 +155,21 @@ def test_a_machines_clock_that_is_set_forward_is_a_jump(executor: Executor, cloc
         assert executor.status.reason.startswith("time jumped by +0.")
     finally:
         thread.close()
+
+
+def test_a_stop_that_takes_long_is_waited_for(executor: Executor, clock: ROSClock, ear: Ear) -> None:
+    thread = ControlThread(executor, clock, ear, simulated=True, scale=0.05)
+    middle = (ROBOT.limits.lower + ROBOT.limits.upper) / 2
+    thread.start(JointState(NOW_NS, ROBOT.joint_names, middle, np.zeros(middle.size)))
+    rows = middle + np.where(ROBOT.gripper_mask, 0.0, 0.8) * np.linspace(0, 1, 16)[:, None] ** 2
+    chunk = ActionChunk(NOW_NS, 50_000_000, ROBOT.joint_names, rows)
+    assert thread.ask(lambda: executor.accept(chunk, NOW_NS)).accepted
+    for tick in range(1, 101):
+        move(clock, 0.005 * tick + 0.001)
+        assert soon(lambda n=tick: ear.steps >= n)
+    assert not executor.at_rest
+    began_s = time.monotonic()
+    thread.stop()
+    assert time.monotonic() - began_s > STANDSTILL_S, "else this shows nothing"
+    assert executor.state is State.INACTIVE and executor.open_fault == ""
+    thread.close()
