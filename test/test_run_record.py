@@ -47,7 +47,7 @@ def made(out: Path, episodes: Episodes, *files: str) -> Path:
 def test_the_same_again_goes_on(tmp_path: Path, episodes: Episodes) -> None:
     out = made(tmp_path / "run", episodes, "demonstrations.npz", "latents.npy", "state.safetensors")
     before = json.loads((out / "run.json").read_text())
-    turned = dict(reversed(episodes.items()))
+    turned = dict(reversed(list(episodes.items())))
     assert hold(out, turned, changed(save_every=1, recompute=True)) == ""
     assert json.loads((out / "run.json").read_text()) == before
     assert sorted(before["reading"]["episodes"].values())[0].endswith("/episode_0")
