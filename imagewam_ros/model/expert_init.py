@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -31,29 +31,27 @@ class Inheritance:
     rescaled: bool = False
 
 
-def initialise_expert(expert: nn.Module, backbone: nn.Module, rule: Inheritance, authors_way: bool = False) -> None:
-    """Overwrite the expert's weights in place; those that `rule.random` names stay."""
-    state = inherited(dict(expert.named_parameters()), backbone.state_dict(), rule, authors_way)
-    with torch.no_grad():
-        for name, parameter in expert.named_parameters():
-            if name in state:
-                parameter.copy_(state[name])
-
-
 def inherited(
     wanted: Mapping[str, Tensor], source: Mapping[str, Tensor], rule: Inheritance, authors_way: bool = False
 ) -> dict[str, Tensor]:
     """Return the weights for the names in `wanted`, resized to their shapes."""
     result = {}
     for name, like in wanted.items():
-        if re.search(rule.random, name):
+        origin = origin_of(name, rule)
+        if origin is None:
             continue
-        origin = name
-        for pattern, replacement in rule.renamed:
-            origin = re.sub(pattern, replacement, origin)
         parts = () if authors_way else tuple(part[1:] for part in rule.parts if re.search(part[0], name))
         result[name] = _resized(source[origin], tuple(like.shape), parts, rule.rescaled)
     return result
+
+
+def origin_of(name: str, rule: Inheritance) -> str | None:
+    """Name of the backbone's tensor that the expert's `name` starts from; None where it is drawn at random."""
+    if re.search(rule.random, name):
+        return None
+    for pattern, replacement in rule.renamed:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _resized(

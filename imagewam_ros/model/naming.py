@@ -5,10 +5,13 @@ Source: docs/model.md, section 7.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from imagewam_ros.model.safetensors_stream import Lazy
 
 AUTOENCODER_RULES = (
     (r"^encoder\.down\.(\d+)\.block\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
@@ -76,19 +79,24 @@ SWAPPED = "final_layer.adaLN_modulation.1."
 """Halves (shift, scale) that diffusers stores the other way round."""
 
 
-def flux2_from_diffusers(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-    """Return the tensors of a diffusers FLUX.2 transformer under the original `names`.
+def flux2_from_diffusers(state: Mapping[str, Lazy], names: Sequence[str]) -> dict[str, Lazy]:
+    """Return the tensors of a diffusers FLUX.2 transformer under the original `names`, fused when they are made.
 
-    What has no counterpart keeps its name, so that an audit can tell. No copy but the fusing.
+    What has no counterpart keeps its name, so that an audit can tell.
     """
     left, result = dict(state), {}
     for name in names:
         sources = diffusers_names(name)
         if all(source in left for source in sources):
             parts = [left.pop(source) for source in sources]
-            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-            result[name] = torch.cat(joined.chunk(2)[::-1]) if name.startswith(SWAPPED) else joined
+            shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+            result[name] = Lazy(shape, parts[0].dtype, partial(_joined, parts, swapped=name.startswith(SWAPPED)))
     return result | left
+
+
+def _joined(parts: Sequence[Lazy], *, swapped: bool) -> Tensor:
+    whole = torch.cat([part.make() for part in parts]) if len(parts) > 1 else parts[0].make()
+    return torch.cat(whole.chunk(2)[::-1]) if swapped else whole
 
 
 def diffusers_names(name: str) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ NAMES = {
     torch.bool: "BOOL",
 }
 
+TYPES = {name: dtype for dtype, name in NAMES.items()}
+"""The format's names and torch's types."""
+
 ALIGNMENT = 8
 
 
