@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`imagewam import`: an official ImageWAM checkpoint to our checkpoint directory.
+"""`imagewam import`: an official ImageWAM checkpoint, or the weights of an image editor, to our checkpoint directory.
 
 The source is a folder with model.pt, dataset_stats.json and config.yaml, or a Hub id with a
 pinned revision. What none of them says (robot, period, meaning of the first row, order of quaternions) is
-an option, and nothing is guessed. Memory holds one tensor at a time.
+an option, and nothing is guessed. With --backbone it is a published image editor, and the directory one to
+train from (`model.from_backbone`). Memory holds one tensor at a time.
 """
 
 import argparse
@@ -13,15 +14,21 @@ import sys
 from pathlib import Path
 
 from imagewam_ros.core.contract import Contract, statistics_hash
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError
 from imagewam_ros.core.spaces import names
 from imagewam_ros.model import factory, hub, layouts, official
 from imagewam_ros.model.checkpoint import SCHEMA, write_json
+from imagewam_ros.model.from_backbone import BACKBONES, HORIZON, BaseOptions, find_backbone, write_base
 from imagewam_ros.model.official_config import OfficialFacts, only_embodiment, padded_dims, read_facts, read_statistics
 from imagewam_ros.model.official_contract import ImportOptions, check_sizes, contract_of
 from imagewam_ros.model.official_shapes import config_of, variant_of
 from imagewam_ros.model.official_vectors import STEP_M, STEP_RAD, Driving
+from imagewam_ros.model.published import FILES, OVIS_FILES, copy_encoders
 from imagewam_ros.model.safetensors_stream import lazily, write
+
+OF_POLICIES = ("arm", "rotation", "gripper", "robot_gripper", "embodiment", "raw_action_dim", "lora_alpha")
+"""Options that say what the numbers of trained weights are."""
 
 
 def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contract:
@@ -54,7 +61,8 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     try:
         write(part / "model.safetensors", {name: lazily(tensor) for name, tensor in state.items()})
         write_json(part / "stats.json", plain)
-        _copy_encoders(options.encoders, part)
+        if options.encoders is not None:
+            copy_encoders(spec, options.encoders, part)
         write_json(part / "config.json", {"schema": SCHEMA, "contract": contract.to_dict(), "model": spec.to_dict()})
     except BaseException:
         shutil.rmtree(part)
@@ -63,13 +71,17 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     return contract
 
 
-def _source(words: str) -> Path:
-    """The folder that is named, or the Hub's copy of `owner/name@revision`. Raises ConfigError and CheckpointError."""
-    if Path(words).is_dir():
-        return Path(words)
+def _source(words: str, backbone: str | None) -> Path:
+    """What is named, or the Hub's copy of `owner/name@revision`. Raises ConfigError and CheckpointError."""
+    path = Path(words)
+    if path.is_dir() or (backbone and path.is_file()):
+        return path
     if "@" not in words:
         raise ConfigError(f"no folder {words}; name one, or owner/name@revision")
-    return hub.download(words)
+    if backbone is None:
+        return hub.download(words)
+    files = OVIS_FILES if find_backbone(backbone).variant == "ovis_u1" else FILES
+    return hub.download(words, files, needed=())
 
 
 def _facts(source: Path, options: ImportOptions) -> OfficialFacts:
@@ -87,22 +99,20 @@ def _facts(source: Path, options: ImportOptions) -> OfficialFacts:
     return facts
 
 
-def _copy_encoders(encoders: Path | None, out: Path) -> None:
-    """Copy the frozen parts of a diffusers pipeline folder. Raises CheckpointError."""
-    if encoders is None:
-        return
-    for theirs, ours in (("vae", "autoencoder"), ("text_encoder", "text_encoder"), ("tokenizer", "tokenizer")):
-        if not (encoders / theirs).is_dir():
-            raise CheckpointError(
-                f"no {theirs}/ in {encoders}; expected a pipeline folder with vae, text_encoder, tokenizer"
-            )
-        shutil.copytree(encoders / theirs, out / ours)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("source", help="folder with model.pt, dataset_stats.json, config.yaml, or owner/name@revision")
     parser.add_argument("out", type=Path, help="new checkpoint directory")
+    parser.add_argument(
+        "--backbone",
+        help="source is a published image editor, a checkpoint to train from is made of it for --robot and --layout: "
+        f"{', '.join(BACKBONES)}, or a YAML of its numbers (variant, network, text)",
+    )
+    parser.add_argument(
+        "--expert-as-authors",
+        action="store_true",
+        help="with --backbone: resize fused projections for the action expert as one, not part by part",
+    )
     parser.add_argument(
         "--layout", help=f"camera mosaic, where config.yaml does not say it: {', '.join(layouts.LAYOUTS)}"
     )
@@ -125,7 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=float, nargs=2, metavar=("CLOSED", "OPENED"), help=said)
     parser.add_argument("--step-m", type=float, default=STEP_M, help="metres of a step of 1 (LIBERO)")
     parser.add_argument("--step-rad", type=float, default=STEP_RAD, help="radians of a step of 1 (LIBERO)")
-    parser.add_argument("--encoders", type=Path, help="pipeline folder with vae/, text_encoder/ and tokenizer/ to copy")
+    parser.add_argument(
+        "--encoders", type=Path, help="published folder whose autoencoder, text encoder and tokenizer to copy"
+    )
     parser.add_argument("--embodiment", help="name, where statistics are per embodiment")
     parser.add_argument(
         "--normalisation", choices=("zscore", "minmax", "quantile"), help="where config.yaml does not say it"
@@ -137,6 +149,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    try:
+        source = _source(args.source, args.backbone)
+        contract = _base(source, args) if args.backbone else _policy(source, args)
+    except (CheckpointError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(_said(contract, source, args))
+    return 0
+
+
+def _base(source: Path, args: argparse.Namespace) -> Contract:
+    """Make a checkpoint to train from. Raises ConfigError for options that it lacks or has no use for."""
+    idle = [name for name in OF_POLICIES if getattr(args, name) is not None]
+    if idle:
+        raise ConfigError(
+            f"--{' --'.join(idle).replace('_', '-')} say what trained weights mean; leave out with --backbone"
+        )
+    if args.robot is None or args.layout is None:
+        raise ConfigError("--backbone needs the --robot that is to learn and the --layout of its cameras")
+    options = BaseOptions(
+        layout=args.layout,
+        period_ns=round(args.period_ms * 1e6),
+        first_row_offset_periods=args.first_row_offset,
+        normalisation=args.normalisation or "zscore",
+        horizon=args.horizon or HORIZON,
+        encoders=args.encoders,
+        authors_way=args.expert_as_authors,
+    )
+    return write_base(source, args.out, find_backbone(args.backbone), load_embodiment(args.robot), options)
+
+
+def _policy(source: Path, args: argparse.Namespace) -> Contract:
+    """Import a trained checkpoint."""
+    if args.expert_as_authors:
+        raise ConfigError("--expert-as-authors is for --backbone; the expert of a checkpoint is trained")
     driving = Driving(
         arm=args.arm,
         rotation=args.rotation,
@@ -160,14 +207,7 @@ def run(args: argparse.Namespace) -> int:
         raw_action_dim=args.raw_action_dim,
         lora_alpha=args.lora_alpha,
     )
-    try:
-        source = _source(args.source)
-        contract = import_checkpoint(source, args.out, options)
-    except (CheckpointError, ConfigError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(_said(contract, source, args))
-    return 0
+    return import_checkpoint(source, args.out, options)
 
 
 def _said(contract: Contract, source: Path, args: argparse.Namespace) -> str:
@@ -182,6 +222,8 @@ def _said(contract: Contract, source: Path, args: argparse.Namespace) -> str:
     lines += [f"licence that their page states: {stated}"] if stated else []
     if args.robot is None:
         lines += ["no robot was named, so this directory drives none; import with --robot for that"]
-    if args.encoders is None:
+    if args.backbone:
+        lines += [f"never trained, so no robot runs it; go on with imagewam train --preset NAME --base {args.out}"]
+    elif args.encoders is None:
         lines += [f"put autoencoder/, text_encoder/ and tokenizer/ into {args.out} before loading it (--encoders does)"]
     return "\n".join(lines)

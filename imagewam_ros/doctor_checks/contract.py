@@ -33,6 +33,8 @@ def read_promise(directory: Path) -> Promise:
     """Read config.json and stats.json, without torch. Raises CheckpointError and ConfigError."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf8"))
+        if config.get("untrained"):
+            raise CheckpointError(f"{directory} was never trained; load the checkpoint of a run that went on from it")
         stats = json.loads((directory / "stats.json").read_text(encoding="utf8"))
         contract = build(Contract, config["contract"], str(directory / "config.json"))
         return Promise(contract, {key: Statistics.from_dict(stats[key], key) for key in ("state", "action")})

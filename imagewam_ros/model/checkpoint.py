@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our checkpoint directory: everything a robot needs to run one policy.
 
-    config.json          schema, contract, model (variant and numbers)
+    config.json          schema, contract, model (variant and numbers); "untrained" where it is a base to train from
     model.safetensors    the network: video.*, action.*, proprio_encoder.*
     stats.json           statistics of state and action
     autoencoder/         diffusers
     text_encoder/ tokenizer/   transformers
 
+An untrained base (`from_backbone`) has no statistics: it drives no robot, training takes them from its episodes.
 Nothing in it is pickled. config.json is written last, so a directory with it is complete.
 """
 
@@ -39,7 +40,7 @@ FIELDS = ("state", "action")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded directory; statistics by "state" and "action"."""
+    """A loaded directory; statistics by "state" and "action", none of an untrained base."""
 
     model: ImageWam
     spec: factory.ModelSpec
@@ -76,11 +77,24 @@ def save_checkpoint(
 def load_checkpoint(
     directory: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Checkpoint:
-    """Load a directory; dtype defaults to float32 on a CPU and bfloat16 elsewhere. Raises CheckpointError."""
+    """Load a directory; dtype defaults to float32 on a CPU and bfloat16 elsewhere. Raises CheckpointError.
+
+    A base that was never trained is refused.
+    """
+    if untrained(directory):
+        raise CheckpointError(
+            f"{directory} was never trained: it is a published backbone beside an action expert that knows no robot, "
+            f"and must not drive one. Train it with imagewam train --base {directory} and load that run's checkpoint"
+        )
+    return load_base(directory, device, dtype)
+
+
+def load_base(directory: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Checkpoint:
+    """Load a directory to train from: the same, but it may be untrained."""
     target = torch.device(device)
     dtype = dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16)
     spec, contract = read_config(directory)
-    statistics = _read_statistics(directory, contract)
+    statistics = {} if untrained(directory) else _read_statistics(directory, contract)
     network = factory.build_network(spec, "meta")
     load_weights(network, directory / "model.safetensors", target, dtype)
     _check_numbers(directory, spec, contract, statistics)
@@ -103,6 +117,11 @@ def read_config(directory: Path) -> tuple[factory.ModelSpec, Contract]:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}; write the checkpoint again")
     return factory.read_spec(data["model"], str(path)), build(Contract, data["contract"], f"{path}: contract")
+
+
+def untrained(directory: Path) -> bool:
+    """Is it a base that only training may load? Raises CheckpointError."""
+    return _read_json(directory / "config.json").get("untrained") is True
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
@@ -170,7 +189,8 @@ def _check_numbers(
     weights = {"state": spec.network.proprio_dim - padded, "action": spec.network.action_dim - padded}
     parts = {"state": contract.state, "action": contract.action}
     for kind in FIELDS:
-        promised, known = len(names(parts[kind])) or len(contract.joint_names), statistics[kind].mean.size
+        promised = len(names(parts[kind])) or len(contract.joint_names)
+        known = statistics[kind].mean.size if statistics else promised
         if not weights[kind] == promised == known:
             raise CheckpointError(
                 f"{directory}: {kind} has {weights[kind]} numbers in model.safetensors, {promised} in the contract of "

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official checkpoints on the Hugging Face Hub: fetched at one commit, and the licence of their weights."""
+"""Weights on the Hugging Face Hub: fetched at one commit, and their licence."""
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -23,11 +24,12 @@ LICENCES = {
 """Licence of the backbone behind the weights, by variant and width."""
 
 
-def download(hub_id: str) -> Path:
-    """Fetch a checkpoint's files of `owner/name@revision` into the Hub's cache; the revision is a whole commit.
+def download(hub_id: str, wanted: Sequence[str] = FILES, needed: Sequence[str] = FILES) -> Path:
+    """Fetch files of `owner/name@revision` into the Hub's cache; the revision is a whole commit.
 
-    A branch or tag may change under its name, so it is refused. Raises ConfigError for what was asked and
-    CheckpointError for what was found.
+    wanted are patterns, needed the names of files without which it is no checkpoint; the defaults are those of an
+    official one. A branch or tag may change under its name, so it is refused. Raises ConfigError for what was asked
+    and CheckpointError for what was found.
     """
     name, _, revision = hub_id.partition("@")
     if not PINNED.match(revision):
@@ -38,7 +40,7 @@ def download(hub_id: str) -> Path:
     except ImportError:
         raise ConfigError("a Hub id needs huggingface_hub; pip install huggingface_hub") from None
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES, CARD]))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*wanted, CARD]))
     except HFValidationError as error:
         raise ConfigError(f"{name!r} is no Hub id ({error}); write owner/name@revision") from None
     except GatedRepoError:
@@ -51,7 +53,7 @@ def download(hub_id: str) -> Path:
         ) from None
     except HfHubHTTPError as error:
         raise CheckpointError(f"the Hub refused {hub_id} ({_first_line(error)}); check name and revision") from None
-    missing = [file for file in FILES if not (folder / file).is_file()]
+    missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"{hub_id} lacks {', '.join(missing)}; it is no official ImageWAM checkpoint")
     return folder
