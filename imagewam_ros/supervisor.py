@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
 
+from imagewam_ros.control.braking import STOP_SHARE, longest_stop_s
+from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
 from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable, words
@@ -28,6 +30,7 @@ from imagewam_ros.site_parameters import write_site_parameters
 STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
 """What processes get, and how long they have, in s; together below 3 s. Those that deactivate others come first."""
 
+STOP_MARGIN = 1.2
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
 Sink = Callable[[str, str], None]
@@ -66,11 +69,13 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._partial: dict[str, bytes] = {}
         self.killed: list[str] = []
+        self._stop_s = 0.0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "Supervisor":
         """Start every process, or none. Raises GraphError when something is missing, and as `site_parameters` does."""
         site = self._site_parameters()
+        self._stop_s = _stop_s(str(self.values["robot"])) if "robot" in self.values else 0.0
         commands = [command(process, self.values, site) for process in self.processes]
         for process, said in zip(self.processes, commands, strict=True):
             child = subprocess.Popen(
@@ -106,7 +111,7 @@ class Supervisor:
         return [Exit(process, child.returncode) for process, child in ended]
 
     def stop(self) -> None:
-        """End all processes and what they started, within 3 s."""
+        """End all processes and what they started, within 3 s or as long as the robot may take to stop."""
         groups = [child.pid for _, child in self._running]
         for stage, (number, patience_s) in enumerate(STAGES):
             asked = [child for process, child in self._running if stage > 0 or process.deactivates]
@@ -114,7 +119,7 @@ class Supervisor:
                 _signal_group(child.pid, number)
             if number == signal.SIGKILL:
                 self.killed = list(self.alive)
-            end = time.monotonic() + patience_s
+            end = time.monotonic() + max(patience_s, self._stop_s if stage == 1 else 0.0)
             while any(child.poll() is None for child in asked) and time.monotonic() < end:
                 self.poll()
         self.poll(0.0)
@@ -189,6 +194,11 @@ def command(process: Process, values: Mapping[str, Value], site: Path | None = N
     for name, value in parameters(process, values).items():
         said += ["-p", f"{name}:={json.dumps(value)}"]
     return said if site is None else [*said, "--params-file", str(site)]
+
+
+def _stop_s(robot: str) -> float:
+    """Longest soft stop of a robot in s. Raises ConfigError."""
+    return STOP_MARGIN * longest_stop_s(load_embodiment(robot).limits, STOP_SHARE)
 
 
 def enclave(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagewam_ros.core.errors import GraphError
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.graph import Death, Process, profile_variable, running, settings
 from imagewam_ros.supervisor import Exit, Supervisor, command, environment
 
@@ -94,6 +95,18 @@ def test_a_stubborn_process_is_killed_within_three_seconds(make: Make) -> None:
     assert time.monotonic() - start < 3.0
     assert supervisor.killed == ["a"]
     assert supervisor.alive == {}
+
+
+def test_a_robot_that_brakes_slowly_is_not_killed_while_it_does(make: Make, tmp_path: Path) -> None:
+    robot = tmp_path / "slow.yaml"
+    text = (share_dir() / "config" / "robots" / "sim_cell.yaml").read_text()
+    robot.write_text(text.replace("acceleration: 12,", "acceleration: 0.8,"))
+    slow = POLITE.replace("print('bye')", "import time\ntime.sleep(3.5)\nprint('at rest')")
+    heard = Heard()
+    with Supervisor([make("a", slow)], settings({"robot": str(robot)}), heard) as supervisor:
+        until(supervisor, lambda: bool(heard.lines))
+    assert supervisor.killed == []
+    assert ("a", "at rest") in heard.lines
 
 
 def test_the_one_that_deactivates_the_others_ends_first(make: Make) -> None:
