@@ -93,7 +93,7 @@ COMMANDS = {
     ),
     "import": Command(
         "imagewam_ros.importer",
-        "turn an official ImageWAM checkpoint into a checkpoint directory",
+        "turn an official ImageWAM checkpoint, or an image editor to train from, into a checkpoint directory",
         "imagewam import weights/robotwin runs/two --robot piper --gripper 0 1 --period-ms 50 --first-row-offset 1",
     ),
     "parity": Command(
