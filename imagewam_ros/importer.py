@@ -27,7 +27,7 @@ from imagewam_ros.model.official_vectors import STEP_M, STEP_RAD, Driving
 from imagewam_ros.model.published import FILES, OVIS_FILES, copy_encoders
 from imagewam_ros.model.safetensors_stream import lazily, write
 
-OF_POLICIES = ("arm", "rotation", "gripper", "robot_gripper", "embodiment", "raw_action_dim", "lora_alpha")
+OF_POLICIES = ("arm", "rotation", "frame", "tool", "gripper", "robot_gripper", "embodiment", "raw_action_dim", "lora_alpha")
 """Options that say what the numbers of trained weights are."""
 
 
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _base(source: Path, args: argparse.Namespace) -> Contract:
     """Make a checkpoint to train from. Raises ConfigError for options that it lacks or has no use for."""
-    idle = [name for name in OF_POLICIES if getattr(args, name) is not None]
+    idle = [name for name in OF_POLICIES if getattr(args, name) not in (None, "")]
     if idle:
         raise ConfigError(
             f"--{' --'.join(idle).replace('_', '-')} say what trained weights mean; leave out with --backbone"

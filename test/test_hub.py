@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
+from small_backbones import publish, sizes
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.model import hub
@@ -156,6 +157,20 @@ def test_a_pinned_checkpoint_is_fetched_imported_and_its_licence_shown(run, serv
     server.asked.clear()
     again = run("-c", REFUSED, f"owner/tiny@{COMMIT}", HF_HUB_OFFLINE="1")
     assert again.stdout.startswith("fetched") and server.asked == []
+
+
+def test_a_pinned_image_editor_is_fetched_without_its_single_file(run, server, tmp_path):
+    """The file beside a pipeline's folders holds the same weights again, and gigabytes of them."""
+    source = publish("flux2_9b", tmp_path / "published")
+    server.files = {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    server.files["flux-2.safetensors"] = b"not asked for"
+    words = ("--backbone", str(sizes("flux2_9b", tmp_path)), "--robot", "sim_cell", "--layout", "compact_288x256")
+    asked = ("-m", "imagewam_ros", "import", f"owner/tiny@{COMMIT}", str(tmp_path / "out"), *words)
+    done = run(*asked, "--period-ms", "50", "--first-row-offset", "1")
+    assert done.returncode == 0, done.stderr
+    assert "licence that their page states: other, small-licence" in done.stdout
+    assert "GET /owner/tiny/resolve/" + COMMIT + "/flux-2.safetensors" not in server.asked
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["untrained"] is True
 
 
 def test_what_cannot_be_fetched_is_refused_in_words(run, server):
