@@ -27,7 +27,17 @@ from imagewam_ros.model.official_vectors import STEP_M, STEP_RAD, Driving
 from imagewam_ros.model.published import FILES, OVIS_FILES, copy_encoders
 from imagewam_ros.model.safetensors_stream import lazily, write
 
-OF_POLICIES = ("arm", "rotation", "frame", "tool", "gripper", "robot_gripper", "embodiment", "raw_action_dim", "lora_alpha")
+OF_POLICIES = (
+    "arm",
+    "rotation",
+    "frame",
+    "tool",
+    "gripper",
+    "robot_gripper",
+    "embodiment",
+    "raw_action_dim",
+    "lora_alpha",
+)
 """Options that say what the numbers of trained weights are."""
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
 
+from imagewam_ros.core.contract import PROMPT
 from imagewam_ros.model import factory
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.naming import SWAPPED, diffusers_names
@@ -79,8 +80,8 @@ def publish(name: str, folder: Path) -> Path:
 
 
 def words():
-    """A tokenizer of bytes."""
-    return small_text(["lift the tray"], TextSpec((1,)), hidden=8).tokenizer
+    """A tokenizer to which the prompt is a few words, not a hundred bytes."""
+    return small_text([PROMPT, "lift the tray with both hands"], TextSpec((1,)), hidden=8).tokenizer
 
 
 def _flux2(folder: Path, weights: dict[str, Tensor]) -> None:
@@ -116,15 +117,16 @@ def _omnigen2(folder: Path, weights: dict[str, Tensor]) -> None:
     (folder / "transformer").mkdir()
     save_file(weights, folder / "transformer" / "diffusion_pytorch_model.safetensors")
     _kl(4, use_quant_conv=False, use_post_quant_conv=False).save_pretrained(folder / "vae")
+    tokenizer = words()
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
     text = {
-        "vocab_size": 400, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": rope,
     }  # fmt: skip
     seen = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
     config = Qwen2_5_VLConfig(text_config=text, vision_config={**seen, "fullatt_block_indexes": [0]})
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder / "mllm")
-    words().save_pretrained(folder / "processor")
+    tokenizer.save_pretrained(folder / "processor")
 
 
 def _ovis_u1(folder: Path, weights: dict[str, Tensor]) -> None:
