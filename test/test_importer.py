@@ -281,7 +281,7 @@ def test_encoders_are_copied_or_refused_whole(source, tmp_path):
         (pipeline / name).mkdir(parents=True)
         (pipeline / name / "config.json").write_text("{}")
     options = ImportOptions(1, 1.0, "compact_288x256", encoders=pipeline)
-    with pytest.raises(CheckpointError, match="no tokenizer/ in"):
+    with pytest.raises(CheckpointError, match="no tokenizer/ or processor/ in"):
         import_checkpoint(source, tmp_path / "out", options)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
     (pipeline / "tokenizer").mkdir()

@@ -31,7 +31,7 @@ from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.dataset import Dataset, Demonstration, Rows
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.model.autoencoder import Flux2Codec
-from imagewam_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
+from imagewam_ros.model.checkpoint import Checkpoint, load_base, load_checkpoint, save_checkpoint, write_json
 from imagewam_ros.model.factory import build_network
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
@@ -44,6 +44,7 @@ from imagewam_ros.training.board import Board
 from imagewam_ros.training.disk import writing
 from imagewam_ros.training.episodes import Chosen, check_episodes, choose_episodes, counted
 from imagewam_ros.training.export import KEPT, write_checkpoints
+from imagewam_ros.training.fit import check_fit
 from imagewam_ros.training.metric import EARLY, ChunkError, chunk_error
 from imagewam_ros.training.network import Progress, averaged, initialise, resume, start, train_network
 from imagewam_ros.training.pixels import Footage, ReadConfig, load_demonstrations, read_footage
@@ -70,6 +71,7 @@ class Ground:
     text: TextEncoder
     statistics: Mapping[str, Statistics] | None = None
     space: "ArmSpace | None" = None
+    padded_dims: tuple[int, ...] = ()
 
 
 def train(
@@ -79,9 +81,9 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Run all stages and return the figures of the run.
 
-    base is a checkpoint to go on from, with its contract, encoders and statistics; without it
-    everything is learned from scratch. Raises ConfigError when the preset needs one, or when `out`
-    was made of something else.
+    base is a checkpoint to go on from, with its contract, encoders and statistics (an untrained one has none: they
+    come from the episodes); without it everything is learned from scratch. Raises ConfigError when the preset needs
+    one, or when `out` was made of something else.
     """
     team, clock, config = team or Team(), Clock(), preset.training
     check_shares(config.batch, config.targets, team.size, config.accumulate)
@@ -90,7 +92,7 @@ def train(
     chosen = choose_episodes(data, read.policy_runs)
     if preset.needs_base and base is None:
         raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
-    checkpoint = load_checkpoint(base, "cpu", torch.float32) if base else None
+    checkpoint = load_base(base, "cpu", torch.float32) if base else None
     if checkpoint is not None:
         preset = replace(preset, spec=checkpoint.spec)
     preset = replace(preset, spec=replace(preset.spec, prefix_at_zero=preset.training.prefix_at_zero))
@@ -107,6 +109,11 @@ def train(
     rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
     ground = _ground(preset, contract, checkpoint, out, dataset, robot)
     samples = _leader_first(team, partial(_samples, ground, dataset, rows, out))  # it keeps the encoded instructions
+    for line in check_fit(samples, rows) if ground.statistics else ():
+        if team.leads:
+            print(line, flush=True)
+    if team.leads and checkpoint is not None and not checkpoint.statistics:
+        _say("the base was never trained: statistics come from the episodes")
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
     watch = partial(_watch, samples=samples, held_rows=held_rows, board=board, kept=out / KEPT)
@@ -278,7 +285,8 @@ def _ground(
 ) -> Ground:
     if base is not None:
         space = arm_space_of(contract, robot, base.statistics) if contract.action else None
-        return Ground(contract, base.model.codec, base.model.text, base.statistics, space)
+        padded = preset.spec.network.padded_dims
+        return Ground(contract, base.model.codec, base.model.text, base.statistics or None, space, padded)
     prompts = sorted({contract.prompt.format(task=d.instruction) for d in dataset.demonstrations})
     width = preset.spec.network.text_dim // len(preset.spec.text.layers)
     text = small_text(prompts, preset.spec.text, width, max_length=contract.text_length)
@@ -293,7 +301,8 @@ def _samples(ground: Ground, dataset: Dataset, rows: Rows, out: Path) -> Samples
     tokens = encode_prompts(ground.text, sorted(set(prompts.values())), out / "instructions.safetensors")
     instructions = {text: Instruction(text, tokens[prompt]) for text, prompt in prompts.items()}
     latents, pixels = np.load(out / "latents.npy"), np.load(out / "pixels.npy", mmap_mode="r")
-    return Samples(dataset, latents, ground.contract, statistics, instructions, ground.text, pixels, ground.space)
+    space, padded = ground.space, ground.padded_dims
+    return Samples(dataset, latents, ground.contract, statistics, instructions, ground.text, pixels, space, padded)
 
 
 def _network(preset: Preset, base: Checkpoint | None) -> tuple[ImageWamNetwork, bool]:
