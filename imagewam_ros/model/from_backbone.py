@@ -59,7 +59,6 @@ class BaseOptions:
     horizon: int = HORIZON
     encoders: Path | None = None
     authors_way: bool = False
-    seed: int = 0
 
 
 def find_backbone(name: str) -> factory.ModelSpec:
@@ -116,7 +115,7 @@ def contract_of(spec: factory.ModelSpec, robot: Embodiment, options: BaseOptions
 def base_tensors(network: ImageWamNetwork, weights: Path, options: BaseOptions) -> dict[str, Lazy]:
     """All weights of a network built on "meta", each made when it is written. Raises CheckpointError."""
     backbone, rule = backbone_tensors(weights, network), network.inheritance()
-    drawn = dict(_drawn(network, options.seed))
+    drawn = dict(_drawn(network))
     result = {f"video.{name}": tensor for name, tensor in backbone.items()}
     for name, like in network.state_dict().items():
         if name in result:
@@ -135,10 +134,10 @@ def _grown(name: str, like: Tensor, origin: str, source: Lazy, rule: Inheritance
     return inherited({name: like}, {origin: source.make()}, rule, options.authors_way)[name]
 
 
-def _drawn(network: ImageWamNetwork, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Random weights of the layers without counterpart: actions in and out, joints in."""
+def _drawn(network: ImageWamNetwork) -> Iterator[tuple[str, Tensor]]:
+    """Random weights, the same every time, of the layers without counterpart: actions in and out, joints in."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         for name, module in network.named_modules():
             plain = name.removeprefix("action.")
             own = name.startswith("action.") and origin_of(f"{plain}.weight", network.inheritance()) is None
