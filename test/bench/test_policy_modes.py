@@ -74,7 +74,8 @@ def test_deadline_chooses_steps_from_measured_times(checkpoint, observation):
     assert hurried.infer(observation).denoise_steps == 10  # nothing was measured yet
     assert hurried.infer(observation).denoise_steps == 10  # a step takes 1 ms of this clock, the prefill 10
     tight = policy(checkpoint, clock, deadline_ms=16.0, fewest_steps=3)
-    assert [tight.infer(observation).denoise_steps for _ in range(3)] == [10, 6, 5]
+    # the first draw with each number of steps counts for nothing: it may hold a compilation
+    assert [tight.infer(observation).denoise_steps for _ in range(5)] == [10, 10, 6, 6, 5]
 
 
 def test_fewer_steps_are_recorded_and_more_are_refused(checkpoint, observation):
