@@ -15,7 +15,7 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import EmbodimentMismatch
 from imagewam_ros.core.schema import Observation
 from imagewam_ros.core.spaces import PoseFormat
-from imagewam_ros.core.stats import normaliser
+from imagewam_ros.core.stats import CLAMP, normaliser
 from imagewam_ros.data.dataset import Dataset
 from imagewam_ros.kinematics.poses import matrix
 from imagewam_ros.model.checkpoint import load_checkpoint
@@ -152,11 +152,12 @@ def test_targets_beyond_the_checkpoints_scale_are_refused(episodes: Path, tmp_pa
 
 def test_a_few_values_beyond_the_scale_are_told(bimanual: Path, trained: Path) -> None:
     samples = samples_of(trained, bimanual)
-    actions = samples.statistics["action"]
-    narrow = replace(actions, std=np.where(np.arange(16) == 2, actions.std / 8, actions.std))
-    few = replace(samples, statistics={**samples.statistics, "action": narrow})
+    states = samples.statistics["state"]
+    second = np.sort(np.abs(samples.measured(np.arange(24))[:, 2] - states.mean[2]))[-2]
+    narrow = replace(states, std=np.where(np.arange(16) == 2, 1.001 * second / CLAMP, states.std))
+    few = replace(samples, statistics={**samples.statistics, "state": narrow})
     (line,) = check_fit(few, np.arange(24))
-    assert line.startswith("action left_z: ") and not check_fit(samples, np.arange(24))
+    assert line.startswith("state left_z: 4.2% of") and not check_fit(samples, np.arange(24))
 
 
 def test_a_gripper_of_two_states_is_not_taught_half_open_ones(one_arm: Path, episodes: Path, tmp_path: Path) -> None:
