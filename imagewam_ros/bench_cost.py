@@ -3,9 +3,9 @@
 
 Counted is our path per chunk: image encoding, the editing forward over valid tokens, ten steps
 of the action expert (Ovis-U1 also its condition encoder, which sees the image). The instruction
-is encoded once and not part of a chunk; in the authors' order of work it is. FLOPs are 2 per multiply-add, by torch's counter;
-operations are non-view kernel calls before compilation; bytes are weights read plus the
-action loop's reads of cached keys and values, both in bfloat16.
+is encoded once and not part of a chunk; in the authors' order of work it is. FLOPs are 2 per
+multiply-add, by torch's counter; operations are non-view kernel calls before compilation; bytes are
+weights read plus the action loop's reads of cached keys and values, both in bfloat16.
 """
 
 import argparse

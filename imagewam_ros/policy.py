@@ -137,9 +137,9 @@ class Policy:
         pixels = torch.zeros(1, 3, mosaic.height, mosaic.width, device=self._device)
         state = torch.zeros(1, self._state_size, device=self._device)
         with explained_memory(self._device, LESS_MEMORY):
-            for _ in range(2):
-                self._cache = self._prefill(pixels, state, instruction)
-            self._sampler.rehearse(self._cache)
+            self._cache = self._prefill(pixels, state, instruction)
+            self._cache = cache = self._prefill(pixels, state, instruction)
+            self._sampler.rehearse(cache)
         self._see(instruction)
 
     def infer(

@@ -90,12 +90,7 @@ def train(
     board = Board(out / "tensorboard") if tensorboard and team.leads else None
     read = read or ReadConfig()
     chosen = choose_episodes(data, read.policy_runs)
-    if preset.needs_base and base is None:
-        raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
-    checkpoint = load_base(base, "cpu", torch.float32) if base else None
-    if checkpoint is not None:
-        preset = replace(preset, spec=checkpoint.spec)
-    preset = replace(preset, spec=replace(preset.spec, prefix_at_zero=preset.training.prefix_at_zero))
+    preset, checkpoint = _based(preset, base)
     contract = _contract(preset, robot, next(iter(chosen.episodes.values())), checkpoint)
     check_episodes(chosen.episodes, contract, robot)
     if team.leads:
@@ -109,26 +104,17 @@ def train(
     rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
     ground = _ground(preset, contract, checkpoint, out, dataset, robot)
     samples = _leader_first(team, partial(_samples, ground, dataset, rows, out))  # it keeps the encoded instructions
-    for line in check_fit(samples, rows) if ground.statistics else ():
-        if team.leads:
-            print(line, flush=True)
-    if team.leads and checkpoint is not None and not checkpoint.statistics:
-        _say("the base was never trained: statistics come from the episodes")
+    remarks = check_fit(samples, rows) if ground.statistics else []
+    if checkpoint is not None and not checkpoint.statistics:
+        remarks = ["the base was never trained: statistics come from the episodes"]
+    if team.leads:
+        _say(*remarks)
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
     watch = partial(_watch, samples=samples, held_rows=held_rows, board=board, kept=out / KEPT)
     for until, drawn in phases(dataset, rows, preset.training):
-        with writing(out):
-            train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
+        train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
     clock.lap("network")
-    with averaged(progress) as mean:
-        error = chunk_error(mean, samples, held_rows)
-
-    def write(folder: Path, network: ImageWamNetwork) -> None:
-        model = ImageWam(network, ground.codec, ground.text, preset.spec, contract.prompt, contract.horizon)
-        save_checkpoint(folder, model, samples.contract, samples.statistics, torch.float16)
-
-    best_folder, best = write_checkpoints(out, progress, preset, write)
     report = {
         "variant": preset.spec.variant,
         "episodes": len(dataset.demonstrations),
@@ -137,12 +123,7 @@ def train(
         "parameters": sum(weight.numel() for weight in build_network(preset.spec, "meta").parameters()),
         "psnr_db": _psnr(ground.codec, out, held_rows),
         "steps": progress.step,
-        "chunk_error": round(error.all, 4),
-        "chunk_error_early": round(error.early, 4),
-        "chunk_error_of": {text: round(value, 4) for text, value in error.of.items()},
-        "best": best_folder,
-        "best_step": best.step if best else progress.step,
-        "best_chunk_error": round(best.error if best else error.all, 4),
+        **_write(out, progress, preset, ground, samples, held_rows),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": team.size,
@@ -153,6 +134,38 @@ def train(
             write_json(out / "report.json", report)
     team.wait()
     return report
+
+
+def _based(preset: Preset, base: Path | None) -> tuple[Preset, Checkpoint | None]:
+    """The preset with the network that is trained, and the checkpoint to go on from."""
+    if preset.needs_base and base is None:
+        raise ConfigError("this preset goes on from pretrained weights: name a checkpoint with --base")
+    checkpoint = load_base(base, "cpu", torch.float32) if base else None
+    spec = checkpoint.spec if checkpoint else preset.spec
+    return replace(preset, spec=replace(spec, prefix_at_zero=preset.training.prefix_at_zero)), checkpoint
+
+
+def _write(
+    out: Path, progress: Progress, preset: Preset, ground: Ground, samples: Samples, held_rows: Rows
+) -> dict[str, Any]:
+    """Write the checkpoints and return what report.json says of their held-out errors. All processes call it."""
+    with averaged(progress) as mean:
+        error = chunk_error(mean, samples, held_rows)
+
+    def write(folder: Path, network: ImageWamNetwork) -> None:
+        contract = samples.contract
+        model = ImageWam(network, ground.codec, ground.text, preset.spec, contract.prompt, contract.horizon)
+        save_checkpoint(folder, model, contract, samples.statistics, torch.float16)
+
+    folder, best = write_checkpoints(out, progress, preset, write)
+    return {
+        "chunk_error": round(error.all, 4),
+        "chunk_error_early": round(error.early, 4),
+        "chunk_error_of": {text: round(value, 4) for text, value in error.of.items()},
+        "best": folder,
+        "best_step": best.step if best else progress.step,
+        "best_chunk_error": round(best.error if best else error.all, 4),
+    }
 
 
 def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
