@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rates, latencies and the present complaint of a node, once a second on /diagnostics."""
 
+import threading
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -31,19 +32,23 @@ class Meter:
         self._rates: dict[str, float] = {}
         self._buckets: dict[str, Counter[float]] = {}
         self._since_ns = 0
+        self._lock = threading.Lock()
 
     def count(self, name: str) -> None:
         """Count one event."""
-        self._counts[name] += 1
+        with self._lock:
+            self._counts[name] += 1
 
     def sample(self, name: str, value: float) -> None:
         """Remember one measurement, in the unit that `name` ends in."""
-        self._samples.setdefault(name, deque(maxlen=WINDOW)).append(value)
+        with self._lock:
+            self._samples.setdefault(name, deque(maxlen=WINDOW)).append(value)
 
     def bucket(self, name: str, value_s: float) -> None:
         """Count one duration in a histogram that never forgets."""
         edge = BUCKETS_S[min(bisect_left(BUCKETS_S, value_s), len(BUCKETS_S) - 1)]
-        self._buckets.setdefault(name, Counter())[edge] += 1
+        with self._lock:
+            self._buckets.setdefault(name, Counter())[edge] += 1
 
     def rate(self, name: str) -> float:
         """Events per second between the two latest reports, 0 before."""
@@ -52,18 +57,20 @@ class Meter:
     def report(self, now_ns: int) -> dict[str, str]:
         """Return rates since the last report and percentiles over the window, as text."""
         elapsed_s = (now_ns - self._since_ns) / 1e9 if self._since_ns else 0.0
-        counts = Counter(self._counts)
+        with self._lock:  # other threads add names and values
+            counts = Counter(self._counts)
+            windows = {name: list(samples) for name, samples in self._samples.items()}
+            histograms = {name: Counter(buckets) for name, buckets in self._buckets.items()}
         values = {}
         for name, total in counts.items():
             if elapsed_s > 0:
                 self._rates[name] = (total - self._before[name]) / elapsed_s
                 values[f"{name}_rate_hz"] = f"{self._rates[name]:.2f}"
             values[f"{name}_total"] = str(total)
-        for name, samples in list(self._samples.items()):  # other threads add names
-            p50, p95, p99, largest = np.quantile(list(samples), (0.5, 0.95, 0.99, 1.0))
+        for name, samples in windows.items():
+            p50, p95, p99, largest = np.quantile(samples, (0.5, 0.95, 0.99, 1.0))
             values[name] = f"p50 {p50:.6f} p95 {p95:.6f} p99 {p99:.6f} max {largest:.6f}"
-        for name, buckets in list(self._buckets.items()):
-            counted = Counter(buckets)
+        for name, counted in histograms.items():
             values[f"{name}_histogram"] = " ".join(f"<={edge * 1e3:g}ms:{counted[edge]}" for edge in BUCKETS_S)
         self._before, self._since_ns = counts, now_ns
         return values
