@@ -298,7 +298,9 @@ def test_activation_is_refused_with_a_reason(spawn, probe) -> None:
     executor = spawn("imagewam_ros.nodes.executor_node")
     assert probe.change("executor", "configure"), executor.text()
     assert not probe.change("executor", "activate")
-    assert "nobody listens to /left_forward_position_controller/commands" in executor.text()
+    assert probe.until(lambda: "nobody listens to /left_forward_position_controller/commands" in executor.text()), (
+        executor.text()
+    )
     spawn("imagewam_ros.nodes.sim_node")
     assert probe.change("sim", "configure")
     publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)

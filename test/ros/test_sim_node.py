@@ -104,5 +104,5 @@ def test_without_opengl_the_cameras_say_what_to_install(spawn, probe, monkeypatc
     monkeypatch.setenv("MUJOCO_GL", "disable")
     sim = spawn(SIM)
     assert not probe.change("sim", "configure")
-    assert "cameras need OpenGL and none was found; apt-get install libegl1 libgl1" in sim.text()
+    assert probe.until(lambda: "cameras need OpenGL and none was found; apt-get install libegl1 libgl1" in sim.text())
     assert sim.stop() == 0
