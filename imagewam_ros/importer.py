@@ -9,7 +9,6 @@ train from (`model.from_backbone`). Memory holds one tensor at a time.
 
 import argparse
 import dataclasses
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError
 from imagewam_ros.core.spaces import names
 from imagewam_ros.model import factory, hub, layouts, official
-from imagewam_ros.model.checkpoint import SCHEMA, write_json
+from imagewam_ros.model.checkpoint import SCHEMA, whole_directory, write_json
 from imagewam_ros.model.from_backbone import BACKBONES, HORIZON, BaseOptions, find_backbone, write_base
 from imagewam_ros.model.official_config import OfficialFacts, only_embodiment, padded_dims, read_facts, read_statistics
 from imagewam_ros.model.official_contract import ImportOptions, check_sizes, contract_of
@@ -66,18 +65,12 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     check_sizes(numbers, statistics, source / "dataset_stats.json")
     contract = contract_of(variant, numbers, statistics, facts, options, source / "config.yaml")
     contract = dataclasses.replace(contract, statistics_hash=statistics_hash(plain))
-    part = out.with_name(out.name + ".part")
-    part.mkdir(parents=True)
-    try:
+    with whole_directory(out) as part:
         write(part / "model.safetensors", {name: lazily(tensor) for name, tensor in state.items()})
         write_json(part / "stats.json", plain)
         if options.encoders is not None:
             copy_encoders(spec, options.encoders, part)
         write_json(part / "config.json", {"schema": SCHEMA, "contract": contract.to_dict(), "model": spec.to_dict()})
-    except BaseException:
-        shutil.rmtree(part)
-        raise
-    part.rename(out)
     return contract
 
 

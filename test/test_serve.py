@@ -2,12 +2,12 @@
 """`imagewam serve`: what the command builds from a checkpoint and a robot, asked by our client."""
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from small_checkpoint import cell_contract, small_checkpoint
+from small_checkpoint import small_checkpoint
+from small_spaces import left_arm_contract
 
 from imagewam_ros import serve
 from imagewam_ros.core.embodiment import load_embodiment
@@ -27,14 +27,7 @@ READY = np.array([0.0, 0.05, 1.85, 0.0, 1.24, 0.0, 0.02] * 2)
 def test_a_policy_of_one_arm_is_told_all_joints(tmp_path) -> None:
     torch.set_num_threads(1)
     left = ROBOT.arms[0].members
-    contract = replace(
-        cell_contract(ROBOT),
-        joint_names=tuple(joint.name for joint in left),
-        joint_units=tuple(joint.unit for joint in left),
-        relative=(False,) * 7,
-        state=LEFT,
-        action=LEFT,
-    )
+    contract = left_arm_contract(LEFT, LEFT)
     data = np.random.default_rng(0).normal(READY[:7], 0.01, size=(200, 7))
     statistics = {"state": Statistics.of(data), "action": Statistics.of(data)}
     checkpoint = small_checkpoint(tmp_path / "left", contract, statistics)

@@ -6,6 +6,7 @@ written to the operating system, so a process that is killed loses what came aft
 Source: rosbag2's metadata version 9, mcap.dev/spec.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -163,6 +164,11 @@ def rewrite_custom(directory: Path, custom: Mapping[str, str]) -> None:
     information = data["rosbag2_bagfile_information"]
     information["custom_data"] = {**(information.get("custom_data") or {}), **custom}
     _replace(path, data)
+
+
+def metadata_hash(directory: Path) -> str:
+    """SHA-256 of a whole bag's metadata, which tells it from others and changes with its label."""
+    return hashlib.sha256((directory / METADATA).read_bytes()).hexdigest()
 
 
 def _replace(path: Path, data: Mapping[str, Any]) -> None:

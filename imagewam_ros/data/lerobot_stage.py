@@ -5,7 +5,6 @@ Episodes are staged side by side, each in a folder of its own that is renamed wh
 so that a conversion can be stopped and taken up again.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import Floats, Image
-from imagewam_ros.data.bag import METADATA
+from imagewam_ros.data.bag import metadata_hash
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.data.lerobot_carried import carried_of
 from imagewam_ros.data.lerobot_stats import Histogram, histogram
@@ -84,7 +83,7 @@ def stage(
         part.mkdir(parents=True)
         about = {
             "source": source.name,
-            "source_hash": _hash(source),
+            "source_hash": metadata_hash(source),
             "task": provenance.instruction,
             "carried": carried_of(provenance),
             "nonidle": nonidle,
@@ -99,11 +98,7 @@ def stage(
 def is_staged(folder: Path, source: Path) -> bool:
     """Whether `stage` wrote `folder` from this very episode, and not from another of the same name or label."""
     path = folder / STAGED
-    return path.exists() and json.loads(path.read_text(encoding="utf8"))["source_hash"] == _hash(source)
-
-
-def _hash(source: Path) -> str:
-    return hashlib.sha256((source / METADATA).read_bytes()).hexdigest()
+    return path.exists() and json.loads(path.read_text(encoding="utf8"))["source_hash"] == metadata_hash(source)
 
 
 def _write_videos(

@@ -15,6 +15,7 @@ from imagewam_ros.core.schema import Floats
 from imagewam_ros.data.bag import METADATA
 from imagewam_ros.data.bag_counts import COUNTS_KEY
 from imagewam_ros.data.bag_streams import Plan, Stamps, Streams
+from imagewam_ros.data.interventions import runs
 
 GAP = 1.5
 """A stretch between neighbours is a gap, or a hole, when it is longer than this many periods."""
@@ -111,12 +112,10 @@ def nonidle_ranges(positions: Floats, actions: Floats, threshold: float, shortes
     steps = np.maximum(np.abs(np.diff(actions, axis=0)), np.abs(np.diff(positions, axis=0))).max(1, initial=0)
     idle = np.append(steps <= threshold, False)
     keep = np.ones(len(idle), dtype=bool)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], idle.astype(int), [0]])))
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for start, end in runs(idle):
         if end - start >= shortest and end < len(idle) - 1:
             keep[start:end] = False
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], keep.astype(int), [0]])))
-    return [list(pair) for pair in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
+    return [list(pair) for pair in runs(keep)]
 
 
 def summary(reports: Sequence[EpisodeReport]) -> dict[str, Any]:

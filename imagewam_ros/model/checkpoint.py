@@ -13,7 +13,9 @@ Nothing in it is pickled. config.json is written last, so a directory with it is
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -208,6 +210,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds {type(data).__name__}, expected an object")
     return data
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that becomes it at the end of the block; where the block fails nothing is left."""
+    part = out.with_name(out.name + ".part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    part.rename(out)
 
 
 def write_json(path: Path, data: Any) -> None:

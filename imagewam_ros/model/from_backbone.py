@@ -6,7 +6,6 @@ drawn at random. It knows no robot yet and has no statistics: training takes the
 the directory is marked untrained. Memory holds one tensor at a time.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,7 @@ from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import CheckpointError, unknown_name
 from imagewam_ros.model import factory, layouts
 from imagewam_ros.model.backbone import backbone_tensors
-from imagewam_ros.model.checkpoint import SCHEMA, write_json
+from imagewam_ros.model.checkpoint import SCHEMA, whole_directory, write_json
 from imagewam_ros.model.expert_init import Inheritance, inherited, origin_of
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.network import ImageWamNetwork
@@ -82,17 +81,11 @@ def write_base(source: Path, out: Path, spec: factory.ModelSpec, robot: Embodime
     contract = contract_of(spec, robot, options)
     network = factory.build_network(spec, "meta")
     tensors = base_tensors(network, weights_of(source), options)
-    part = out.with_name(out.name + ".part")
-    part.mkdir(parents=True)
-    try:
+    with whole_directory(out) as part:
         copy_encoders(spec, options.encoders or source, part)
         write(part / "model.safetensors", tensors)
         data = {"schema": SCHEMA, "untrained": True, "contract": contract.to_dict(), "model": spec.to_dict()}
         write_json(part / "config.json", data)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
-    part.rename(out)
     return contract
 
 

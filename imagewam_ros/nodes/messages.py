@@ -28,6 +28,7 @@ from imagewam_ros.core.errors import EmbodimentMismatch, StaleObservation
 from imagewam_ros.core.joints import JointMerge
 from imagewam_ros.core.schema import ActionChunk, Command, Floats, Image, JointState
 from imagewam_ros.data.chunk_message import read_chunk
+from imagewam_ros.data.chunk_message import stamp_ns as stamp_ns
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand as ExecutorCommandMsg
 from imagewam_ros.msg import ExecutorEvent, ExecutorStatus
@@ -41,11 +42,6 @@ LARGER = 4
 NS = 1_000_000_000
 Sample = tuple[Floats, Floats, Floats]
 """Position, velocity and acceleration of some joints."""
-
-
-def stamp_ns(time: Time) -> int:
-    """Nanoseconds of a stamp."""
-    return int(time.sec) * NS + int(time.nanosec)
 
 
 def to_time(ns: int) -> Time:

@@ -5,7 +5,6 @@ It has a part for each stage. A part counts from the first file on that its stag
 anew, so a number may be changed as long as nothing was made with it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.data.bag import metadata_hash
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.evaluation.source import checkpoint_hash
 from imagewam_ros.model.checkpoint import write_json
@@ -54,7 +54,7 @@ def record_of(
         **({} if base else trained_encoder),
     }
     network = {"seed": seed, **training, "model": preset.spec.to_dict(), "contract": contract.to_dict()}
-    named = {_metadata_hash(path): f"{path.parent.name}/{path.name}" for path in episodes}
+    named = {metadata_hash(path)[:16]: f"{path.parent.name}/{path.name}" for path in episodes}
     record: Record = {"reading": {EPISODES: named, **_flat(reading)}}
     record |= {"encoding": _flat(encoding), "network": _flat(network)}
     plain: Record = json.loads(json.dumps(record))
@@ -144,7 +144,3 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in data.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def _metadata_hash(directory: Path) -> str:
-    return hashlib.sha256((directory / "metadata.yaml").read_bytes()).hexdigest()[:16]

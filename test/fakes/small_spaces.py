@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from small_checkpoint import cell_contract, small_checkpoint
 
-from imagewam_ros.core.contract import Denoising
+from imagewam_ros.core.contract import Contract, Denoising
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import Floats
 from imagewam_ros.core.spaces import GripperScale, Part, PoseFormat
@@ -55,18 +55,18 @@ def bimanual_checkpoint(directory: Path, spread: float = 0.002, padded_dims: tup
     return small_checkpoint(directory, contract, statistics, padded_dims)
 
 
+def left_arm_contract(state: tuple[Part, ...], action: tuple[Part, ...]) -> Contract:
+    """Contract of a policy that commands the cell's left arm alone."""
+    left = ROBOT.arms[0].members
+    names, units = (tuple(getattr(joint, name) for joint in left) for name in ("name", "unit"))
+    plain = replace(cell_contract(ROBOT), joint_names=names, joint_units=units, relative=(False,) * 7)
+    return replace(plain, state=state, action=action)
+
+
 def one_arm_checkpoint(directory: Path) -> Path:
     """Steps of the left tool and a gripper of two states, in LIBERO's way."""
-    left = ROBOT.arms[0].members
-    contract = replace(
-        cell_contract(ROBOT),
-        joint_names=tuple(joint.name for joint in left),
-        joint_units=tuple(joint.unit for joint in left),
-        relative=(False,) * 7,
-        mosaic=replace(cell_contract(ROBOT).mosaic, tiles=cell_contract(ROBOT).mosaic.tiles[:2]),
-        normalisation="minmax",
-        state=LIBERO_STATE,
-        action=LIBERO_ACTION,
-    )
+    contract = left_arm_contract(LIBERO_STATE, LIBERO_ACTION)
+    mosaic = replace(contract.mosaic, tiles=contract.mosaic.tiles[:2])
+    contract = replace(contract, mosaic=mosaic, normalisation="minmax")
     statistics = {"state": around(np.zeros(8), 1.0), "action": around(np.array([0.0] * 6 + [0.5]), 0.1)}
     return small_checkpoint(directory, contract, statistics)
