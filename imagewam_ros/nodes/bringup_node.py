@@ -23,8 +23,8 @@ from imagewam_ros.nodes import parameters, qos
 from imagewam_ros.nodes.spin import run
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
-DEACTIVATE = Transition.TRANSITION_DEACTIVATE
-WORDS = {CONFIGURE: "configure", ACTIVATE: "activate", DEACTIVATE: "deactivate"}
+DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+WORDS = {CONFIGURE: "configure", ACTIVATE: "activate", DEACTIVATE: "deactivate", CLEANUP: "clean up"}
 RESTING = (
     State.PRIMARY_STATE_UNCONFIGURED,
     State.PRIMARY_STATE_INACTIVE,
@@ -44,7 +44,8 @@ class BringupConfig:
     """nodes are driven in this order. autostart false stops at inactive.
 
     appear_s: until a node's process answers. transition_s: one transition, which may load a large
-    checkpoint. settle_s: how long an activation is tried again, because topics take a moment to connect.
+    checkpoint. settle_s: how long an activation is tried again, because topics take a moment to connect; halfway
+    through, the node is configured anew.
     """
 
     nodes: tuple[str, ...] = ("policy", "executor")
@@ -70,6 +71,7 @@ class BringupNode(Node):
         self.finished, self.exit_status = False, 0
         self._ending = threading.Event()
         self._active: list[str] = []
+        self._configured_in_s: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._change: dict[str, Any] = {
             name: self.create_client(ChangeState, f"{name}/change_state") for name in self._config.nodes
@@ -98,9 +100,9 @@ class BringupNode(Node):
             for name in config.nodes:
                 self._wait_for(name)
             for name in config.nodes:
-                self._drive(name, CONFIGURE, State.PRIMARY_STATE_INACTIVE, 0.0)
+                self._configure(name)
             for name in config.nodes if config.autostart else ():
-                self._drive(name, ACTIVATE, State.PRIMARY_STATE_ACTIVE, config.settle_s)
+                self._activate(name)
                 self._active.append(name)
         except GraphError as error:
             if self._ending.is_set():
@@ -120,6 +122,28 @@ class BringupNode(Node):
                 raise GraphError(
                     f"node {name!r} did not appear within {self._config.appear_s:g} s; is its process running?"
                 )
+
+    def _configure(self, name: str) -> None:
+        begin_s = time.monotonic()
+        self._drive(name, CONFIGURE, State.PRIMARY_STATE_INACTIVE, 0.0)
+        self._configured_in_s[name] = time.monotonic() - begin_s
+
+    def _activate(self, name: str) -> None:
+        """Activate `name`; where it still refuses after half of settle_s, configure it anew once.
+
+        DDS now and then misses the match of two endpoints for good, and only new endpoints mend that. A node that
+        takes long to configure, such as one with a large checkpoint, is only asked again.
+        """
+        half_s = self._config.settle_s / 2
+        if self._configured_in_s[name] < half_s:
+            try:
+                self._drive(name, ACTIVATE, State.PRIMARY_STATE_ACTIVE, half_s)
+            except GraphError:
+                self._drive(name, CLEANUP, State.PRIMARY_STATE_UNCONFIGURED, 0.0)
+                self._configure(name)
+            else:
+                return
+        self._drive(name, ACTIVATE, State.PRIMARY_STATE_ACTIVE, self._config.settle_s)
 
     def _drive(self, name: str, transition: int, goal: int, settle_s: float) -> None:
         """Bring `name` to the state `goal`, trying again for `settle_s`. Raises GraphError with the reason."""

@@ -266,7 +266,14 @@ class Cell:
         self.sequence = 0
 
     def activate(self) -> None:
-        assert self.probe.until(lambda: self.probe.change("executor", "activate")), self.executor.text()
+        """Activate the executor; one that keeps refusing is configured anew, as the bringup node does."""
+
+        def active() -> bool:
+            return self.probe.change("executor", "activate")
+
+        if not self.probe.until(active, 8.0):
+            assert self.probe.change("executor", "cleanup", "configure"), self.executor.text()
+            assert self.probe.until(active), self.executor.text()
 
     @property
     def position(self) -> Floats:

@@ -57,6 +57,15 @@ def test_refused_activation_takes_the_others_down_again(spawn, probe) -> None:
     assert probe.state("sim") == "inactive"
 
 
+def test_a_node_that_keeps_refusing_is_configured_anew(spawn, probe) -> None:
+    deaf = DeafAtFirst(probe.node)
+    bringup = spawn(BRINGUP, nodes="['deaf']", settle_s=4.0)
+    assert probe.until(lambda: "deaf: active" in bringup.text(), 60), bringup.text()
+    configure, activate = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+    assert [asked for asked in deaf.asked if asked != activate] == [configure, Transition.TRANSITION_CLEANUP, configure]
+    assert deaf.asked[-1] == activate
+
+
 def test_a_lost_answer_is_read_from_the_state(spawn, probe) -> None:
     mute = Mute(probe.node)
     bringup = spawn(BRINGUP, nodes="['mute']")
@@ -102,6 +111,35 @@ class Mute:
 
     def _answer(self, _, response):
         self.questions += 1
+        response.current_state.id = self._state
+        return response
+
+
+class DeafAtFirst:
+    """A node that refuses to activate until it was configured twice."""
+
+    def __init__(self, node) -> None:
+        self.asked: list[int] = []
+        self._state = State.PRIMARY_STATE_UNCONFIGURED
+        node.create_service(ChangeState, "deaf/change_state", self._change)
+        node.create_service(GetState, "deaf/get_state", self._answer)
+
+    def _change(self, request, response):
+        wanted = request.transition.id
+        self.asked.append(wanted)
+        hears = self.asked.count(Transition.TRANSITION_CONFIGURE) > 1
+        response.success = wanted != Transition.TRANSITION_ACTIVATE or hears
+        if response.success:
+            goals = {
+                Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+                Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+                Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+                Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+            }
+            self._state = goals[wanted]
+        return response
+
+    def _answer(self, _, response):
         response.current_state.id = self._state
         return response
 
