@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from imagewam_ros.control.measured import inside
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import share_dir
@@ -96,6 +97,23 @@ def test_ros2_control_commands_the_policys_joints(robot, urdf):
     system = ET.fromstring(urdf).findall("ros2_control")
     assert [joint.get("name") for side in system for joint in side.findall("joint")] == list(robot.joint_names)
     assert {side.find("hardware/plugin").text for side in system} == {"mock_components/GenericSystem"}
+
+
+@pytest.mark.parametrize("hardware", ["mock", "gazebo"])
+def test_simulated_arms_begin_inside_their_bounds_and_both_fingers_move(robot, hardware):
+    """A joint without initial_value begins at 0, which the executor refuses where 0 is out of bounds.
+
+    Source: ros2_control 53b9999, GenericSystem and component_parser.cpp: mimics are looked for among the joints of
+    the tag alone. mock_components needs none, robot_state_publisher moves them by itself.
+    """
+    tree = ET.fromstring(describe(robot, {"hardware": hardware}))
+    joints = {joint.get("name"): joint for system in tree.findall("ros2_control") for joint in system.findall("joint")}
+    start = [float(joints[name].findtext("state_interface/param[@name='initial_value']")) for name in robot.joint_names]
+    inside(np.array(start), robot)
+    followers = {joint.get("name") for joint in tree.findall("joint") if joint.find("mimic") is not None}
+    assert followers
+    assert set(joints) - set(robot.joint_names) == (followers if hardware == "gazebo" else set())
+    assert not any(joints[name].findall("command_interface") for name in followers & set(joints))
 
 
 def test_controllers_have_the_joints_in_order_and_the_names_that_the_nodes_use(robot):
