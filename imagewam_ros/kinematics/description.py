@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The robot description: expand a xacro file to URDF text."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
@@ -9,7 +12,7 @@ import xacro
 
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.core.paths import share_dir
+from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
 
 DUAL_ARM = "dual_arm.urdf.xacro"
 
@@ -28,9 +31,30 @@ def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None)
     if not source.is_file():
         raise ConfigError(f"no such robot description: {source}; check the path or install the package again")
     try:
-        document = xacro.process_file(str(source), mappings=dict(arguments or {}))
+        with _own_files_found():
+            document = xacro.process_file(str(source), mappings=dict(arguments or {}))
     except (xacro.XacroException, ExpatError) as error:
         missing = any(word in str(error) for word in ("PackageNotFound", "AMENT_PREFIX_PATH", "ament_index"))
         hint = "; install and source the packages that it takes its arms from" if missing else ""
         raise ConfigError(f"xacro cannot expand {source}: {error}{hint}") from error
     return str(document.toprettyxml(indent="  "))
+
+
+@contextlib.contextmanager
+def _own_files_found() -> Iterator[None]:
+    """Let `$(find imagewam_ros)` lead to our own files in a checkout too, which no index of ROS lists."""
+    before = os.environ.get("AMENT_PREFIX_PATH")
+    with tempfile.TemporaryDirectory(prefix="imagewam_") as folder:
+        share = Path(folder) / "share"
+        index = share / "ament_index" / "resource_index" / "packages"
+        index.mkdir(parents=True)
+        (index / PACKAGE).touch()
+        (share / PACKAGE).symlink_to(share_dir(), target_is_directory=True)
+        os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join([folder, *map(str, ros_prefixes())])
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["AMENT_PREFIX_PATH"]
+            else:
+                os.environ["AMENT_PREFIX_PATH"] = before

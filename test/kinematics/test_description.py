@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The expanded URDF: one tree, the YAML's limits, inertias that a solid body can have."""
 
+import os
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -10,6 +11,7 @@ import pytest
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.kinematics.description import expand
 
 ROBOT = load_embodiment("sim_cell")
@@ -96,8 +98,26 @@ def test_hardware_argument_chooses_the_driver_of_both_arms(hardware, plugin):
     urdf = ET.fromstring(expand(arguments={"hardware": hardware, "plugin": "my_driver/MySystem"}))
     systems = urdf.findall("ros2_control")
     assert [system.find("hardware/plugin").text for system in systems] == [plugin, plugin]
-    assert [joint.get("name") for system in systems for joint in system.findall("joint")] == list(ROBOT.joint_names)
+    joints = [joint for system in systems for joint in system.findall("joint")]
+    assert [j.get("name") for j in joints if j.find("command_interface") is not None] == list(ROBOT.joint_names)
+    starts = {j.findtext("state_interface/param[@name='initial_value']") for j in joints}
+    assert (starts == {None}) == (hardware == "real"), "what a real joint starts from is measured"
     assert (urdf.find("gazebo") is not None) == (hardware == "gazebo")
+
+
+@pytest.mark.parametrize("prefixes", [None, "", "/nowhere"])
+def test_a_file_elsewhere_takes_our_parts_by_find(monkeypatch, tmp_path, prefixes):
+    """A tutorial's cell.xacro by $(find imagewam_ros), in a checkout as after a colcon build."""
+    pytest.importorskip("ament_index_python", reason="xacro needs it to find packages")
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    if prefixes is not None:
+        monkeypatch.setenv("AMENT_PREFIX_PATH", prefixes)
+    mine = tmp_path / "mine.urdf.xacro"
+    aloha = (share_dir() / "urdf" / "aloha.urdf.xacro").read_text()
+    mine.write_text(aloha.replace('include filename="', 'include filename="$(find imagewam_ros)/urdf/'))
+    found, expected = (expand(path) for path in (mine, share_dir() / "urdf" / "aloha.urdf.xacro"))
+    assert ET.canonicalize(found) == ET.canonicalize(expected), "but for the comments, which name the file"
+    assert os.environ.get("AMENT_PREFIX_PATH") == prefixes
 
 
 def test_unknown_hardware_is_refused():
