@@ -6,7 +6,8 @@ predicts the travel of its rows over the time in which it is the newest; what a 
 replaces, or what lies behind its arrival, is lost at the seam.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Travel:
     predicted: travel of all rows of all chunks, scaled to the time that each chunk added.
     executed: travel of the sent commands. lost: predicted minus executed, where positive.
     gripper_predicted and gripper_lost count closings and openings that chunks predicted, and
-    those of them that were replaced before they were due.
+    those of them that were never reached: replaced, or the arm was stopped, before they were due.
     """
 
     predicted: float = 0.0
@@ -61,30 +62,36 @@ class Ledger:
         first, last = int(rows.times_ns[0]), int(rows.times_ns[-1])
         begin = first if self._covered_ns is None else max(first, min(self._covered_ns, last))
         share = (last - begin) / (last - first) if last > first else 0.0
-        events = self._gripper_events(rows)
-        reached = sum(t <= now_ns for t in self._events)
-        lost = 0
-        for due in self._events[reached:]:
-            near = [t for t in events if abs(t - due) <= 2 * (rows.times_ns[1] - rows.times_ns[0])]
-            lost += not near
-        known = sum(t <= (self._covered_ns or now_ns) for t in events)
-        self._events = tuple(t for t in events if t > now_ns)
         self._covered_ns = last
+        known, fresh = list(self._events), 0
+        events, near_ns = self._gripper_events(rows), 2 * (rows.times_ns[1] - rows.times_ns[0])
+        for event in events:
+            twin = next((due for due in known if abs(event - due) <= near_ns), None)
+            if twin is not None:
+                known.remove(twin)
+            else:
+                fresh += event > now_ns
         t = self._travel
-        self._travel = Travel(
-            t.predicted + float(motion) * share,
-            t.executed,
-            t.gripper_predicted + len(events) - known,
-            t.gripper_lost + lost,
-        )
+        predicted, gripper_predicted = t.predicted + float(motion) * share, t.gripper_predicted + fresh
+        self._travel = replace(t, predicted=predicted, gripper_predicted=gripper_predicted)
+        self._lose(known, now_ns)
+        self._events = tuple(event for event in events if event > now_ns)
+
+    def stopped(self, now_ns: int) -> None:
+        """The arm forgot its rows: what they predicted for later will not be."""
+        self._lose(self._events, now_ns)
+        self._events, self._covered_ns = (), None
 
     def sent(self, position: Floats) -> None:
         """A command was sent: (joints of the arm, gripper last)."""
         if self._last is not None:
-            t = self._travel
             moved = float(np.abs(position[:-1] - self._last[:-1]).sum())
-            self._travel = Travel(t.predicted, t.executed + moved, t.gripper_predicted, t.gripper_lost)
+            self._travel = replace(self._travel, executed=self._travel.executed + moved)
         self._last = position
+
+    def _lose(self, events: Iterable[int], now_ns: int) -> None:
+        lost = self._travel.gripper_lost + sum(due > now_ns for due in events)
+        self._travel = replace(self._travel, gripper_lost=lost)
 
     def _gripper_events(self, rows: Rows) -> tuple[int, ...]:
         """Times at which the gripper crosses the middle of its range."""

@@ -94,6 +94,8 @@ class Mover:
         self._covered_until_ns = self.grid.nominal_ns - 1
         self._reference.stop(sides, self.grid.nominal_ns)
         self._limiter.drop_plans()
+        for side in sides:
+            self._ledgers[side].stopped(self.grid.nominal_ns)
 
     def rest(self) -> None:
         """Make the reference rest where the arms are, which must be at rest."""
@@ -160,6 +162,8 @@ class Mover:
         if veto:
             self.counters.guarded_ticks += 1
             self._covered_until_ns = self.grid.nominal_ns - 1
+            for ledger in self._ledgers.values():
+                ledger.stopped(self.grid.nominal_ns)
         self.command = self._make_command()
         self.counters.limited_ticks += bool(self._limiter.limited.any())
         self.counters.braked_ticks += bool(self._limiter.braked.any())

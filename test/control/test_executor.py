@@ -370,6 +370,18 @@ def test_a_chunk_longer_than_one_window_is_played_to_its_end(player: Any, middle
     assert checker.check(player.commands, player.robot.limits) == []
 
 
+@pytest.mark.parametrize("stop", [
+    lambda p: p.executor.hold("lunch"), lambda p: p.executor.fault("broken"), lambda p: p.tick(-1000)
+])  # fmt: skip
+def test_a_grasp_that_a_stop_cuts_off_is_lost(player: Any, middle: Any, stop: Act) -> None:
+    open_m = np.where(np.arange(16) < 10, 0.005, -0.005)[:, None]
+    rows = middle + np.where(player.robot.gripper_mask, open_m, 0.0)
+    assert player.executor.accept(replace(player.towards(middle), positions=rows), player.now_ns).accepted
+    stop(player)
+    for travel in player.executor.status.travel.values():
+        assert (travel.gripper_predicted, travel.gripper_lost) == (1, 1)
+
+
 def test_same_inputs_same_commands(make_player: Any) -> None:
     logs = []
     for _ in range(2):

@@ -51,6 +51,26 @@ def test_a_gripper_event_that_is_predicted_again_or_reached_is_not_lost() -> Non
     assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 0)
 
 
+def test_a_gripper_event_that_a_later_chunk_adds_is_predicted_then_and_lost_once() -> None:
+    ledger, closing = Ledger(0.02), [0.0, 0.0, 0.0, 0.04, 0.04, 0.04]
+    ledger.chunk(rows(0, [0.0] * 6), 0)
+    ledger.chunk(rows(P, [0.0] * 6, closing), P)
+    assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 0)
+    ledger.chunk(rows(2 * P, [0.0] * 6), 2 * P)
+    assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 1)
+
+
+def test_what_a_stop_cuts_off_is_lost_and_a_clock_that_was_set_back_hides_nothing() -> None:
+    ledger, closing = Ledger(0.02), [0.0, 0.0, 0.0, 0.04, 0.04, 0.04]
+    ledger.chunk(rows(100 * P, [0.0] * 6, closing), 100 * P)
+    ledger.stopped(101 * P)
+    assert (ledger.travel.gripper_predicted, ledger.travel.gripper_lost) == (1, 1)
+    ledger.stopped(102 * P)
+    ledger.chunk(rows(0, [0.0, 0.1, 0.2, 0.3]), 0)
+    assert ledger.travel.predicted == pytest.approx(0.3)
+    assert ledger.travel.gripper_lost == 1
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (share_dir() / "config" / "robots").glob("*.yaml")))
 def test_every_robots_gripper_is_counted_at_the_middle_of_its_range(name: str) -> None:
     robot = load_embodiment(name)
