@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_training import INSTRUCTION, PERIOD_NS, SMALL, write_episodes
+from small_training import ALONE, INSTRUCTION, PERIOD_NS, SMALL, write_episodes
 
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, StaleObservation
@@ -29,7 +29,8 @@ from imagewam_ros.training.run import train
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("policy")
-    train(SMALL, [write_episodes(root / "episodes", count=2)], root / "run", load_embodiment("sim_cell"), seed=0)
+    data = write_episodes(root / "episodes", count=2)
+    train(SMALL, [data], root / "run", load_embodiment("sim_cell"), seed=0, read=ALONE)
     return root / "run" / "checkpoint"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SMALL, changed, write_episodes
+from small_training import ALONE, SMALL, changed, write_episodes
 
 from imagewam_ros import train
 from imagewam_ros.core.embodiment import load_embodiment
@@ -57,7 +57,7 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    run.train(SMALL, [episodes], out, ROBOT, seed=0)
+    run.train(SMALL, [episodes], out, ROBOT, seed=0, read=ALONE)
     return out
 
 
@@ -269,7 +269,7 @@ def test_state_of_another_network_is_refused(tmp_path: Path, samples: Samples) -
 
 def test_going_on_from_a_checkpoint_keeps_its_contract(episodes: Path, trained: Path, tmp_path: Path) -> None:
     preset = changed(steps=1, learning_rate=0.0)
-    run.train(preset, [episodes], tmp_path / "tuned", ROBOT, seed=1, base=trained / "checkpoint")
+    run.train(preset, [episodes], tmp_path / "tuned", ROBOT, seed=1, base=trained / "checkpoint", read=ALONE)
     before, after = (load_checkpoint(folder / "checkpoint") for folder in (trained, tmp_path / "tuned"))
     assert after.contract == before.contract and after.spec == before.spec
     weights = zip(before.model.network.parameters(), after.model.network.parameters(), strict=True)
@@ -278,7 +278,7 @@ def test_going_on_from_a_checkpoint_keeps_its_contract(episodes: Path, trained: 
 
 def test_checkpoint_remembers_the_time_that_its_prefix_was_trained_at(episodes: Path, tmp_path: Path) -> None:
     preset = changed(steps=1, prefix_at_zero=False, targets=SMALL.training.batch)
-    run.train(preset, [episodes], tmp_path / "theirs", ROBOT, seed=0)
+    run.train(preset, [episodes], tmp_path / "theirs", ROBOT, seed=0, read=ALONE)
     assert not load_checkpoint(tmp_path / "theirs" / "checkpoint").spec.prefix_at_zero
 
 
@@ -287,7 +287,7 @@ def test_pretrained_presets_need_their_weights(episodes: Path, trained: Path, tm
     with pytest.raises(ConfigError, match="name a checkpoint with --base"):
         run.train(preset, [episodes], tmp_path / "none", ROBOT, seed=0)
     quick = replace(preset, training=replace(preset.training, steps=1, batch=4, targets=4, lora_rank=2))
-    run.train(quick, [episodes], tmp_path / "tuned", ROBOT, seed=0, base=trained / "checkpoint")
+    run.train(quick, [episodes], tmp_path / "tuned", ROBOT, seed=0, base=trained / "checkpoint", read=ALONE)
     assert load_checkpoint(tmp_path / "tuned" / "checkpoint").spec == replace(SMALL.spec, prefix_at_zero=False)
 
 
@@ -383,14 +383,14 @@ def test_what_does_not_fit_is_named(episodes: Path, tmp_path: Path) -> None:
     with pytest.raises(
         EmbodimentMismatch, match=r"slow/episode_0: first_row_offset_periods is 0\.0, the others have 1\.0"
     ):
-        run.train(SMALL, [episodes, slow], tmp_path / "run", ROBOT, 0)
+        run.train(SMALL, [episodes, slow], tmp_path / "run", ROBOT, 0, read=ALONE)
     failed = write_episodes(tmp_path / "failed", count=1, label="failure")
     assert read_provenance(failed / "episode_0").label == "failure"
     with pytest.raises(EpisodeError, match="none of 1 episodes is labelled success"):
-        run.train(SMALL, [failed], tmp_path / "run", ROBOT, 0)
+        run.train(SMALL, [failed], tmp_path / "run", ROBOT, 0, read=ALONE)
     examined = write_episodes(tmp_path / "examined", count=1, seed=1042)
     with pytest.raises(EpisodeError, match=r"examined/episode_0 was made from seed 1042: seeds below 1000000 are for"):
-        run.train(SMALL, [episodes, examined], tmp_path / "run", ROBOT, 0)
+        run.train(SMALL, [episodes, examined], tmp_path / "run", ROBOT, 0, read=ALONE)
     with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean 'tiny'"):
         presets.find_preset("tinny")
     with pytest.raises(ConfigError, match="set targets to batch"):
@@ -406,9 +406,9 @@ def test_curves_for_tensorboard(episodes: Path, tmp_path: Path) -> None:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError:
         with pytest.raises(ConfigError, match=r"--tensorboard needs TensorBoard: pip install -r requirements/training"):
-            run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True)
+            run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True, read=ALONE)
         return
-    run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True)
+    run.train(SMALL, [episodes], tmp_path, ROBOT, seed=0, tensorboard=True, read=ALONE)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("chunk error/all")] == [3, 6]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_spaces import CHAINS, READY, ROBOT, bimanual_checkpoint, one_arm_checkpoint
-from small_training import SMALL, write_episodes
+from small_training import ALONE, SMALL, write_episodes
 
 from imagewam_ros.core.contract import Denoising
 from imagewam_ros.core.errors import EmbodimentMismatch
@@ -50,7 +50,7 @@ def one_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(bimanual: Path, episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
-    run.train(PRESET, [episodes], out, ROBOT, seed=0, base=bimanual)
+    run.train(PRESET, [episodes], out, ROBOT, seed=0, base=bimanual, read=ALONE)
     return out
 
 
@@ -85,7 +85,7 @@ def test_training_goes_on_from_tools_of_both_arms(bimanual: Path, trained: Path)
 def test_what_is_taught_is_what_a_policy_would_command(one_arm: Path, tmp_path: Path) -> None:
     """Steps of one tool, through the policy's own way back, are the demonstrated joints of that arm."""
     episodes = write_episodes(tmp_path / "open", begin=OPEN, reach=np.where(ROBOT.gripper_mask, 0, 0.04))
-    run.train(PRESET, [episodes], tmp_path, ROBOT, seed=0, base=one_arm)
+    run.train(PRESET, [episodes], tmp_path, ROBOT, seed=0, base=one_arm, read=ALONE)
     samples = samples_of(tmp_path, one_arm)
     contract = samples.contract
     back = normaliser(contract.normalisation, samples.statistics["action"])
@@ -113,7 +113,7 @@ def test_states_are_the_policys(bimanual: Path, trained: Path) -> None:
 def test_padding_carries_nothing(episodes: Path, tmp_path: Path) -> None:
     """A network with numbers that mean nothing learns as one without them."""
     base = bimanual_checkpoint(tmp_path / "base", spread=0.1, padded_dims=(3, 17))
-    run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base)
+    run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base, read=ALONE)
     samples = replace(samples_of(tmp_path / "run", base), padded_dims=(3, 17))
     instruction = load_checkpoint(base).model.encode_instruction("lift the tray with both hands")
     samples.instructions["lift the tray with both hands"] = instruction  # type: ignore[index]
@@ -147,7 +147,7 @@ def test_targets_beyond_the_checkpoints_scale_are_refused(episodes: Path, tmp_pa
     with pytest.raises(
         EmbodimentMismatch, match=r"action left_x: \d+\.\d% of the demonstrated values lie beyond.*frame"
     ):
-        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base)
+        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=base, read=ALONE)
 
 
 def test_a_few_values_beyond_the_scale_are_told(bimanual: Path, trained: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_few_values_beyond_the_scale_are_told(bimanual: Path, trained: Path) -
 
 def test_a_gripper_of_two_states_is_not_taught_half_open_ones(one_arm: Path, episodes: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbodimentMismatch, match="of the left gripper are neither open nor closed"):
-        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=one_arm)
+        run.train(PRESET, [episodes], tmp_path / "run", ROBOT, seed=0, base=one_arm, read=ALONE)
 
 
 def test_episodes_of_other_joints_are_named(bimanual: Path, tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_episodes_of_other_joints_are_named(bimanual: Path, tmp_path: Path) -> N
     )
     data = write_episodes(tmp_path / "episodes", begin=READY, reach=REACH)
     with pytest.raises(EmbodimentMismatch, match="other_left_waist"):
-        run.train(PRESET, [data], tmp_path / "run", replace(ROBOT, arms=arms), seed=0, base=bimanual)
+        run.train(PRESET, [data], tmp_path / "run", replace(ROBOT, arms=arms), seed=0, base=bimanual, read=ALONE)

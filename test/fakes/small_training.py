@@ -12,10 +12,14 @@ from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.text import TextSpec
+from imagewam_ros.training.pixels import ReadConfig
 from imagewam_ros.training.presets import AutoencoderConfig, Preset, TrainConfig
 
 PERIOD_NS = 50_000_000
 INSTRUCTION = "lift the tray with both hands"
+
+ALONE = ReadConfig(workers=1)
+"""Episodes are read in this process: each of others takes seconds of CPU to import torch."""
 
 SMALL = Preset(
     spec=ModelSpec(
