@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, unknown_name
-from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
+from imagewam_ros.core.paths import PACKAGE, share_dir
 
 Value = str | int | float | bool
 
@@ -295,16 +295,6 @@ PROCESSES = (
     ),
 )
 """Started in this order. The bringup node drives the lifecycles in the order of `nodes`, so the executor is last."""
-
-
-def profile_variable() -> str:
-    """Name of the variable that makes Fast DDS read fastdds/shm8.xml, for publishers of images.
-
-    Three VGA cameras do not fit into the default 512 KB of shared memory, and two thirds of the frames
-    are lost. Fast DDS 3 (Kilted and newer) warns when it is given the variable of Fast DDS 2.
-    """
-    three = any((prefix / "share" / "fastdds").is_dir() for prefix in ros_prefixes())
-    return "FASTDDS_DEFAULT_PROFILES_FILE" if three else "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 def settings(chosen: Mapping[str, str]) -> dict[str, Value]:

@@ -24,7 +24,8 @@ from imagewam_ros.control.braking import STOP_SHARE, longest_stop_s
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import PACKAGE, ros_prefixes, share_dir
-from imagewam_ros.graph import Death, Process, Value, parameters, profile_variable, words
+from imagewam_ros.graph import Death, Process, Value, parameters, words
+from imagewam_ros.middleware import chosen_environment
 from imagewam_ros.site_parameters import write_site_parameters
 
 STAGES = ((signal.SIGINT, 1.2), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3))
@@ -220,13 +221,8 @@ def executable(name: str, package: str = PACKAGE) -> Path:
 
 
 def environment(process: Process, base: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a process: loopback unless the site chose otherwise, more shared memory for images."""
-    env = {**base, "PYTHONUNBUFFERED": "1"}
-    if "ROS_LOCALHOST_ONLY" not in base:
-        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if process.publishes_images:
-        env.setdefault(profile_variable(), str(share_dir() / "fastdds" / "shm8.xml"))
-    return env
+    """Environment of a process: on this computer alone unless the site chose otherwise, room for images."""
+    return {**base, **chosen_environment(base, process.publishes_images), "PYTHONUNBUFFERED": "1"}
 
 
 def _die_with_parent() -> None:

@@ -17,17 +17,11 @@ from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
     OpaqueFunction,
-    SetEnvironmentVariable,
     Shutdown,
 )
 from launch.conditions import IfCondition
 from launch.events.process import ProcessExited
-from launch.substitutions import (
-    EnvironmentVariable,
-    LaunchConfiguration,
-    PathJoinSubstitution,
-    PythonExpression,
-)
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -46,16 +40,15 @@ from imagewam_ros.graph import (
     Share,
     describe,
     one_of,
-    profile_variable,
     settings,
 )
+from imagewam_ros.middleware import chosen_environment, profile_variable
 from imagewam_ros.packages import OTHERS, needed_packages, require_packages
 from imagewam_ros.site_parameters import executor_output, write_site_parameters
 from imagewam_ros.supervisor import enclave
 
-RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
-SITE = "site_parameters"
-"""Configuration that holds where the site's parameters with the nodes' full names are."""
+SITE, IMAGES = "site_parameters", "image_profile"
+"""Configurations that hold where the site's parameters with the nodes' full names are, and images' profile."""
 
 TYPES = {argument.name: type(argument.default) for argument in ARGUMENTS}
 
@@ -65,7 +58,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             *map(declare, ARGUMENTS),
             OpaqueFunction(function=prepare),
-            stay_local(),
+            OpaqueFunction(function=stay_local),
             *map(others, OTHERS),
             *map(node, PROCESSES),
         ],
@@ -89,11 +82,11 @@ def site_of(context: LaunchContext) -> tuple[str, str]:
     return path, make_namespace_absolute(prefix_namespace(base, chosen)) or ""
 
 
-def stay_local() -> SetEnvironmentVariable:
-    """Loopback unless the site chose otherwise, as under `imagewam up`."""
-    chosen = EnvironmentVariable(RANGE, default_value="LOCALHOST")
-    free = PythonExpression(["not '", EnvironmentVariable("ROS_LOCALHOST_ONLY", default_value=""), "'"])
-    return SetEnvironmentVariable(RANGE, chosen, condition=IfCondition(free))
+def stay_local(context: LaunchContext) -> None:
+    """Keep every process on this computer unless the site chose otherwise, as under `imagewam up`."""
+    images = {**context.environment, **chosen_environment(context.environment, publishes_images=True)}
+    context.launch_configurations[IMAGES] = images[profile_variable()]
+    context.environment.update(chosen_environment(context.environment, publishes_images=False))
 
 
 def declare(argument: Argument) -> DeclareLaunchArgument:
@@ -105,7 +98,7 @@ def declare(argument: Argument) -> DeclareLaunchArgument:
 
 
 def node(process: Process) -> Node:
-    profile, level = file("fastdds/shm8.xml"), LaunchConfiguration("log_level")
+    profile, level = LaunchConfiguration(IMAGES), LaunchConfiguration("log_level")
     words = [file(word.path) if isinstance(word, Share) else word for word in process.words]
     return Node(
         package=process.package,

@@ -14,11 +14,11 @@ from imagewam_ros.graph import (
     Ref,
     one_of,
     parameters,
-    profile_variable,
     running,
     settings,
     words,
 )
+from imagewam_ros.middleware import profile_variable
 from imagewam_ros.packages import OTHERS, needed_packages, require_launch, require_packages
 
 

@@ -18,11 +18,12 @@ from imagewam_ros.graph import (
     Description,
     Managed,
     parameters,
-    profile_variable,
     running,
     settings,
 )
+from imagewam_ros.middleware import profile_variable
 from imagewam_ros.packages import OTHERS
+from imagewam_ros.supervisor import environment
 
 FILE = share_dir() / "launch" / "dual_arm.launch.py"
 
@@ -149,32 +150,33 @@ def test_the_urdf_goes_to_who_shows_it(described: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("site", "expected"),
+    "site",
     [
-        ({}, "LOCALHOST"),
-        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, "SUBNET"),
-        ({"ROS_LOCALHOST_ONLY": "0"}, None),
+        {},
+        {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"},
+        {"ROS_LOCALHOST_ONLY": "1"},
+        {profile_variable(): "/mine.xml"},
     ],
+    ids=str,
 )
-def test_nobody_beyond_this_computer_takes_part_unless_the_site_says_so(
-    described: tuple[Any, Any], site: dict[str, str], expected: str | None
+def test_processes_reach_as_far_as_under_up(
+    described: tuple[Any, Any], site: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, entities = described
-    context.environment.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
-    context.environment.pop("ROS_LOCALHOST_ONLY", None)
-    context.environment.update(site)
-    action = next(e for e in entities if type(e).__name__ == "SetEnvironmentVariable")
-    action.visit(context)
-    assert context.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == expected
-
-
-def test_publishers_of_images_get_the_profile(described: tuple[Any, Any]) -> None:
-    _, entities = described
+    names = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", profile_variable())
+    for name in names:
+        monkeypatch.setenv(name, "")  # or what the launch sets would outlive the test
+        monkeypatch.delenv(name)
+    for name, value in site.items():
+        monkeypatch.setenv(name, value)
+    expected = [{name: environment(process, site).get(name) for name in names} for process in PROCESSES]
+    runpy.run_path(str(FILE))["stay_local"](context)
     nodes = [e for e in entities if type(e).__name__ == "Node"]
-    for node, process in zip(nodes, PROCESSES, strict=True):
-        variables = {"".join(part.text for part in name) for name, _ in node.additional_env or ()}
-        assert variables == ({profile_variable()} if process.publishes_images else set())
-    assert Path(share_dir(), "fastdds", "shm8.xml").is_file()
+    for node, wanted in zip(nodes, expected, strict=True):
+        own = {"".join(part.text for part in name): value for name, value in node.additional_env or ()}
+        found = {name: context.environment.get(name) for name in names}
+        found |= {name: "".join(part.perform(context) for part in value) for name, value in own.items()}
+        assert found == wanted
 
 
 ROS2_CONTROL = FILE.with_name("ros2_control.launch.py")

@@ -13,7 +13,8 @@ import pytest
 
 from imagewam_ros.core.errors import GraphError
 from imagewam_ros.core.paths import share_dir
-from imagewam_ros.graph import Death, Process, profile_variable, running, settings
+from imagewam_ros.graph import Death, Process, running, settings
+from imagewam_ros.middleware import profile_variable
 from imagewam_ros.supervisor import Exit, Supervisor, command, environment
 
 POLITE = "import signal, sys\nprint('ready', flush=True)\nsignal.sigwait([signal.SIGINT, signal.SIGTERM])\nprint('bye')"
@@ -245,14 +246,30 @@ def test_programs_of_other_packages_run_by_themselves(tmp_path: Path, monkeypatc
     assert said[8:] == ["-r", "__node:=rviz", "-p", "use_sim_time:=false"]
 
 
-def test_loopback_is_the_default_and_the_site_may_differ() -> None:
-    process = Process("n", "x", Death.ENDS_GRAPH, publishes_images=True)
-    env = environment(process, {})
-    assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert Path(env[profile_variable()]).is_file()
-    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environment(process, {"ROS_LOCALHOST_ONLY": "1"})
-    mine = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", profile_variable(): "mine.xml"}
-    assert environment(process, mine).items() >= mine.items()
+RANGE, ONLY, PROFILE = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", profile_variable()
+
+
+@pytest.mark.parametrize(
+    ("site", "reach", "plain", "images"),
+    [
+        ({}, "LOCALHOST", "local", "local_shm8"),
+        ({RANGE: "LOCALHOST", ONLY: "0"}, "LOCALHOST", "local", "local_shm8"),
+        ({ONLY: ""}, "LOCALHOST", "local", "local_shm8"),
+        ({"ROS_DISTRO": "humble"}, "LOCALHOST", None, "shm8"),
+        ({ONLY: "1"}, None, None, "shm8"),
+        ({RANGE: "SUBNET"}, "SUBNET", None, "shm8"),
+        ({PROFILE: "/mine.xml"}, "LOCALHOST", "mine", "mine"),
+    ],
+    ids=str,
+)
+def test_loopback_is_the_default_and_the_site_may_differ(
+    site: dict[str, str], reach: str | None, plain: str | None, images: str
+) -> None:
+    for publishes, expected in ((False, plain), (True, images)):
+        env = environment(Process("n", "x", Death.ENDS_GRAPH, publishes_images=publishes), site)
+        assert env.get(RANGE) == reach
+        assert (Path(env[PROFILE]).stem if PROFILE in env else None) == expected
+        assert PROFILE in site or PROFILE not in env or Path(env[PROFILE]).is_file()
 
 
 def test_a_sites_parameters_come_after_the_graphs_own(make: Make, tmp_path: Path) -> None:

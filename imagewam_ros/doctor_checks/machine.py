@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.doctor_checks.finding import Finding, failed, passed, warned
 
 MB, GB = 1_000_000, 1_000_000_000
@@ -85,7 +86,7 @@ def check_middleware(environment: Mapping[str, str], robot: Embodiment, receive_
         yield warned("middleware", "rmw_zenoh_cpp needs a router for discovery; doctor cannot see one", remedy)
     else:
         yield passed("middleware", implementation)
-    yield from _check_reach(environment)
+    yield from _check_reach(environment, "fastrtps" in implementation)
     yield from _check_domain(environment.get("ROS_DOMAIN_ID", ""))
 
 
@@ -94,7 +95,7 @@ def _check_fastdds(environment: Mapping[str, str], frame: int) -> Iterator[Findi
     absent = [f"{name}={path}" for name, path in named.items() if not Path(path).is_file()]
     if absent:
         yield failed("middleware", f"no such file: {', '.join(absent)}", "correct or unset the variable")
-    elif frame > LARGEST_DEFAULT_FRAME and not named:
+    elif frame > LARGEST_DEFAULT_FRAME and set(named.values()) <= {str(share_dir() / "fastdds" / "local.xml")}:
         yield warned(
             "middleware",
             f"Fast DDS with its default 512 KB of shared memory; most raw frames of {frame / MB:.1f} MB would be lost",
@@ -104,7 +105,7 @@ def _check_fastdds(environment: Mapping[str, str], frame: int) -> Iterator[Findi
         yield passed("middleware", f"Fast DDS, profile {', '.join(named.values()) or 'default'}")
 
 
-def _check_reach(environment: Mapping[str, str]) -> Iterator[Finding]:
+def _check_reach(environment: Mapping[str, str], fastdds: bool) -> Iterator[Finding]:
     reach, only = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", ""), environment.get("ROS_LOCALHOST_ONLY", "")
     humble = environment.get("ROS_DISTRO") == "humble"
     if reach and reach not in RANGES:
@@ -114,7 +115,10 @@ def _check_reach(environment: Mapping[str, str]) -> Iterator[Finding]:
             "discovery", "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: processes do not find each other", "set it to LOCALHOST"
         )
     elif only == "1" or (reach == "LOCALHOST" and not humble):
-        yield passed("discovery", "only this computer takes part")
+        bound = any(Path(environment.get(name, "")).name.startswith("local") for name in PROFILES)
+        found = "nobody is looked for on other computers"
+        open_still = "; drivers still answer who knows this one's address, until their profile is fastdds/local.xml"
+        yield passed("discovery", found + open_still * (fastdds and not humble and not bound))
     else:
         name = "ROS_LOCALHOST_ONLY=1" if humble else "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
         yield warned(

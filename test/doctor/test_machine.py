@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from imagewam_ros.core.paths import share_dir
 from imagewam_ros.doctor_checks import machine
 from imagewam_ros.doctor_checks.finding import Level
 
@@ -85,6 +86,15 @@ def test_large_frames_need_a_fast_dds_profile(robot, tmp_path):
     assert absent.level is Level.FAIL
     profile.touch()
     assert settings({"FASTDDS_DEFAULT_PROFILES_FILE": str(profile)}, vga(robot))["middleware"].level is Level.PASS
+    small, large = (str(share_dir() / "fastdds" / name) for name in ("local.xml", "local_shm8.xml"))
+    assert settings({"FASTDDS_DEFAULT_PROFILES_FILE": small}, vga(robot))["middleware"].level is Level.WARN
+    assert settings({"FASTDDS_DEFAULT_PROFILES_FILE": large}, vga(robot))["middleware"].level is Level.PASS
+
+
+def test_who_knows_the_address_of_a_process_without_a_profile_is_named(robot):
+    assert "until their profile is fastdds/local.xml" in settings(LOCAL, robot)["discovery"].found
+    bound = LOCAL | {"FASTDDS_DEFAULT_PROFILES_FILE": str(share_dir() / "fastdds" / "local.xml")}
+    assert settings(bound, robot)["discovery"].found == "nobody is looked for on other computers"
 
 
 def test_cyclone_needs_buffers_and_zenoh_a_router(robot):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters, lifecycle, diagnostics, filters and the main loop that every node shares."""
 
+import os
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -16,9 +18,11 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.graph import Death, Process
 from imagewam_ros.nodes import message_filters, parameters
 from imagewam_ros.nodes.diagnostics import Meter
 from imagewam_ros.nodes.lifecycle import ManagedNode
+from imagewam_ros.supervisor import environment
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,30 @@ def test_signals_stop_an_active_node_and_exit_0(spawn, probe, sleeper, number) -
 
 def test_refused_configuration_exits_2_with_the_reason(spawn, sleeper) -> None:
     process = spawn(sleeper, wrong=1)
-    process.process.wait(10)
+    process.process.wait(60)
     assert process.process.returncode == 2
     assert "error: wrong must not be given" in process.text()
+
+
+LISTENS = """
+import os, rclpy
+rclpy.init()
+node = rclpy.create_node("lonely")
+descriptors = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+own = {os.readlink(path) for path in descriptors if os.path.exists(path)}
+for line in open("/proc/self/net/udp").read().splitlines()[1:]:
+    local, inode = line.split()[1], line.split()[9]
+    if f"socket:[{inode}]" in own:
+        print(*local.split(":"))
+"""
+
+
+@pytest.mark.skipif(os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp", reason="Fast DDS")
+@pytest.mark.parametrize("publishes", [False, True])
+def test_nobody_elsewhere_reaches_a_process_that_we_start(domain: int, publishes: bool) -> None:
+    """RTPS: a domain's participants listen on the 250 ports from 7400 + 250 times its number on."""
+    env = environment(Process("n", "x", Death.ENDS_GRAPH, publishes_images=publishes), os.environ)
+    told = subprocess.run([sys.executable, "-c", LISTENS], env=env, capture_output=True, text=True, check=True).stdout
+    bound = [(address, int(port, 16)) for address, port in map(str.split, told.splitlines())]
+    listening = {address for address, port in bound if 0 <= port - 7400 - 250 * domain < 250}
+    assert listening == {"0100007F"}, f"127.0.0.1 alone; found {told}"
