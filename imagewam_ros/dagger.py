@@ -8,7 +8,6 @@ corrections of all rounds, and both policies are evaluated on the same unseen se
 
 import argparse
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
+from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.record import episode_folder
 
 if TYPE_CHECKING:
@@ -101,13 +101,9 @@ def correct_all(arguments: argparse.Namespace, task: str, rule: "Rule") -> Itera
     done = _done(folder)
     seeds = [seed for seed in range(arguments.seed, arguments.seed + arguments.episodes) if seed not in done]
     one = partial(correct, policy=arguments.policy, task=task, robot=arguments.robot, rule=rule, folder=folder)
-    bar = partial(tqdm, total=len(seeds), unit="run", desc=task)
     yield from done.values()
-    if arguments.workers < 2:
-        yield from _kept(bar(map(one, seeds)), folder)
-    elif seeds:
-        with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-            yield from _kept(bar(pool.imap_unordered(one, seeds)), folder)
+    outcomes = side_by_side(one, seeds, min(arguments.workers, len(seeds)))
+    yield from _kept(tqdm(outcomes, total=len(seeds), unit="run", desc=task), folder)
 
 
 def correct(seed: int, policy: str, task: str, robot: str, rule: "Rule", folder: Path) -> Outcome:

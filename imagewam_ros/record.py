@@ -8,10 +8,9 @@ the running graph, by keyboard. --recover makes readable bags of recordings that
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +25,7 @@ from imagewam_ros.data.bag_label import LABELS, adopt, is_foreign, label_episode
 from imagewam_ros.data.episode import FIRST_SEED as FIRST_SEED
 from imagewam_ros.data.episode import EpisodeWriter, Provenance
 from imagewam_ros.data.recover import cut_off, recover
+from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.domain import use_domain
 from imagewam_ros.graph import Death, Process, Ref, Value, settings
 from imagewam_ros.supervisor import Supervisor
@@ -219,7 +219,7 @@ _cells: dict[tuple[str, str], "Cell"] = {}
 """One cell per worker process: building it costs more than resetting it."""
 
 
-def _record_all(seeds: Iterable[int], arguments: argparse.Namespace) -> Iterator[Recorded]:
+def _record_all(seeds: Sequence[int], arguments: argparse.Namespace) -> Iterator[Recorded]:
     one = partial(
         record_episode,
         out=arguments.out,
@@ -227,8 +227,4 @@ def _record_all(seeds: Iterable[int], arguments: argparse.Namespace) -> Iterator
         robot=arguments.robot,
         instruction=arguments.instruction,
     )
-    if arguments.workers < 2:
-        yield from map(one, seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        yield from pool.imap_unordered(one, seeds)
+    return side_by_side(one, seeds, arguments.workers)

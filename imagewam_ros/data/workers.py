@@ -29,5 +29,5 @@ def side_by_side(one: Callable[[Item], Result], items: Sequence[Item], workers: 
         except BrokenProcessPool:
             raise EpisodeError(
                 f"one of {workers} processes died, most likely because memory ran out; "
-                "give the same command with fewer --workers, and it goes on"
+                "give the same command again with fewer --workers"
             ) from None

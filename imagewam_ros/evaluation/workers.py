@@ -4,14 +4,15 @@
 The result does not depend on where a trial ran: everything random in it comes from its seed.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.evaluation.drivers import MEAN_OF, WITHOUT_POLICY, make_driver, mean_demonstration
 from imagewam_ros.evaluation.source import open_source
 from imagewam_ros.evaluation.trial import Outcome, TrialConfig, run_trial
@@ -72,15 +73,15 @@ class Worker:
 
 
 def play(jobs: Sequence[Job], setting: Setting, workers: int, cluster: str = "") -> Iterator[Outcome]:
-    """Yield the outcomes as they come. `cluster` is the address of a Ray cluster, empty for this machine alone."""
+    """Yield the outcomes as they come. `cluster` is the address of a Ray cluster, empty for this machine alone.
+
+    Raises EpisodeError when a process of this machine dies.
+    """
     workers = min(workers, len(jobs))
     if cluster:
         yield from _play_on_cluster(jobs, setting, workers, cluster)
-    elif workers < 2:
-        yield from map(Worker(setting).play, jobs)
     else:
-        with multiprocessing.get_context("spawn").Pool(workers, _set_up, (setting,)) as pool:
-            yield from pool.imap_unordered(_one, jobs)
+        yield from side_by_side(Worker(setting).play if workers < 2 else partial(_one, setting), jobs, workers)
 
 
 def _play_on_cluster(jobs: Sequence[Job], setting: Setting, workers: int, cluster: str) -> Iterator[Outcome]:
@@ -115,11 +116,10 @@ def _ray() -> ModuleType:
 
 
 _worker: list[Worker] = []
+"""What a process of side_by_side keeps; it serves one setting."""
 
 
-def _set_up(setting: Setting) -> None:
-    _worker[:] = [Worker(setting)]
-
-
-def _one(job: Job) -> Outcome:
+def _one(setting: Setting, job: Job) -> Outcome:
+    if not _worker:
+        _worker.append(Worker(setting))
     return _worker[0].play(job)

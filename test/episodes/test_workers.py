@@ -18,5 +18,5 @@ def test_results_come_in_order_and_errors_as_they_are(workers: int) -> None:
 
 def test_a_process_that_dies_is_said() -> None:
     """SIGKILL is what the kernel sends when memory runs out."""
-    with pytest.raises(EpisodeError, match="one of 2 processes died, .* with fewer --workers, and it goes on"):
+    with pytest.raises(EpisodeError, match="one of 2 processes died, .* again with fewer --workers"):
         list(side_by_side(signal.raise_signal, [signal.SIGKILL] * 2, 2))

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a trial runs changes nothing."""
 
+import os
+import signal
 import sys
 from importlib.util import find_spec
+from multiprocessing import active_children
 
 import pytest
 
-from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.evaluation.trial import TrialConfig
 from imagewam_ros.evaluation.workers import Job, Setting, play
 
@@ -20,6 +23,15 @@ def outcomes(workers: int, cluster: str = "") -> list:
 
 def test_several_processes_find_what_one_finds() -> None:
     assert outcomes(2) == outcomes(1)
+
+
+def test_a_process_that_is_killed_ends_the_evaluation() -> None:
+    playing = play(10 * JOBS, SETTING, 2)
+    next(playing)
+    for process in active_children():
+        os.kill(process.pid or 0, signal.SIGKILL)
+    with pytest.raises(EpisodeError, match="one of 2 processes died"):
+        list(playing)
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, requirements/cluster.txt")
