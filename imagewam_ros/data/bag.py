@@ -6,6 +6,8 @@ written to the operating system, so a process that is killed loses what came aft
 Source: rosbag2's metadata version 9, mcap.dev/spec.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -72,6 +74,8 @@ class BagWriter:
             raise EpisodeError(f"{directory} exists; record to another folder or remove it first") from None
         except OSError as error:
             raise EpisodeError(f"cannot record to {directory}: {error}; choose another folder") from error
+        with contextlib.suppress(OSError):  # a disk that knows no locks
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # ends with the process: `recover` sees who still writes
         self.directory = directory
         self._writer = McapFile(self._file, compression, {PROVENANCE_RECORD: custom})
         self._writer.flush()
@@ -107,14 +111,17 @@ class BagWriter:
         self._writer.flush()
 
     def close(self, custom: Mapping[str, str]) -> None:
-        """Finish the file, then write metadata.yaml with `custom`. Raises OSError as the disk does."""
+        """Finish the file, then write metadata.yaml with `custom`. Raises OSError as the disk does; then it is over."""
         (self.directory / RESERVE).unlink()
-        self._writer.finish()
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._writer.finish()
+            os.fsync(self._file.fileno())
+            counts = [TopicCount(topic, self._writer.counts[channel]) for channel, topic in self._topics.items()]
+            write_metadata(self.directory, BagSummary(self.path.name, self._start_ns, self._end_ns, counts), custom)
+        except OSError:
+            self.abort()
+            raise
         self._file.close()
-        counts = [TopicCount(topic, self._writer.counts[channel]) for channel, topic in self._topics.items()]
-        write_metadata(self.directory, BagSummary(self.path.name, self._start_ns, self._end_ns, counts), custom)
 
     def abort(self) -> None:
         """Leave the file as it is, without index and metadata."""

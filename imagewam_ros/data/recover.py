@@ -7,6 +7,7 @@ Source: mcap.dev/spec.
 """
 
 import dataclasses
+import fcntl
 import json
 import struct
 import zlib
@@ -131,15 +132,16 @@ def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recover
     """Finish the recording in `directory` as far as it goes. `custom` joins what the file itself says.
 
     The file's copy of the provenance is from the start; who moved the arms is read from the events.
-    Raises EpisodeError when there is nothing to recover or it is whole already.
+    Raises EpisodeError when there is nothing to recover, it is whole already or somebody still writes it.
     """
     if (directory / METADATA).exists():
         raise EpisodeError(f"{directory} is whole already: it has a {METADATA}")
     files = sorted(directory.glob("*.mcap"))
     if len(files) != 1:
         raise EpisodeError(f"{directory} holds {len(files)} .mcap files, expected one; is it a recording?")
-    (directory / RESERVE).unlink(missing_ok=True)
     with files[0].open("r+b") as file:
+        _claim(file, directory)
+        (directory / RESERVE).unlink(missing_ok=True)
         size = file.seek(0, 2)
         file.seek(0)
         scan = _scan(file, size)
@@ -156,6 +158,16 @@ def recover(directory: Path, custom: Mapping[str, str] | None = None) -> Recover
     )
     write_metadata(directory, summary, {**scan.metadata, **_who_moved(scan), **(custom or {})})
     return Recovered(directory, sum(scan.counts.values()), size - scan.end)
+
+
+def _claim(file: BinaryIO, directory: Path) -> None:
+    """Raise EpisodeError where a recorder holds the file."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EpisodeError(f"{directory} is being recorded; stop the recorder first") from None
+    except OSError:
+        return  # a disk that knows no locks
 
 
 def cut_off(root: Path) -> list[Path]:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags are read by other programs as they were written, and a torn one is never taken for whole."""
 
+import gc
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -181,6 +183,35 @@ def test_recovery_refuses_what_is_whole_empty_or_no_recording(tmp_path: Path) ->
     with pytest.raises(EpisodeError, match="holds no complete block of 8 bytes; remove"):
         recover(tmp_path / "two")
     assert cut_off(tmp_path) == [tmp_path / "two"]
+
+
+def test_a_recording_that_goes_on_is_not_recovered(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "one", 3, close=False)
+    with pytest.raises(EpisodeError, match="one is being recorded; stop the recorder first"):
+        recover(tmp_path / "one")
+    bag.close({})
+    with Reader(tmp_path / "one") as reader:
+        assert len(list(reader.messages())) == 3
+
+
+def test_what_could_not_be_finished_is_left_alone_and_recovered(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "one", 300, close=False)
+    for i in range(5):
+        bag.write(1, 2 * 10**9 + i, joint_state(i, [0.0]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bag.path.stat().st_size, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            bag.close({})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert recover(tmp_path / "one").messages == 300
+    size = bag.path.stat().st_size
+    del bag
+    gc.collect()
+    assert (tmp_path / "one" / "one_0.mcap").stat().st_size == size, "nothing is written late"
+    with Reader(tmp_path / "one") as reader:
+        assert len(list(reader.messages())) == 300
 
 
 def test_a_damaged_block_ends_the_recovery_before_it(tmp_path: Path) -> None:
