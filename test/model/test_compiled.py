@@ -15,6 +15,8 @@ from imagewam_ros.model.protocol import Context
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
 
 HORIZON = 6
+FEW = {"flux2": {"single": 1}, "omnigen2": {"layers": 1}, "ovis_u1": {"single": 1}}
+"""One block of each kind: a second one is traced as the first."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def test_any_length_of_text_gives_the_plain_actions_from_a_few_graphs(backbone):
         graphs.append(graph)
         return graph.forward
 
-    plain, fused = (small_networks.network(backbone).requires_grad_(False) for _ in range(2))
+    plain, fused = (small_networks.network(backbone, **FEW[backbone]).requires_grad_(False) for _ in range(2))
     compile_network(fused, backend=counting)
     c, plan = plain.config, plain.plan(Denoising(steps=2))
     shapes, caches, made = ((1, c.channels, 4, 8), (1, c.proprio_dim), (1, HORIZON, c.action_dim)), [None, None], []

@@ -25,6 +25,7 @@ from imagewam_ros.model.protocol import Context
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
 
 HORIZON = 6
+STEPS = Denoising(steps=4)
 
 
 def inputs(network, seed, length=5, device="cpu"):
@@ -48,8 +49,8 @@ def after_rows(network, seed, device="cpu"):
 
 def parts_of_a_chunk(network):
     """Prefill, sequential steps, the same after committed rows, and sweeps as functions of tensors alone."""
-    plan = network.plan(Denoising())
-    sweeps = plan_sweeps(network, plan, HORIZON, 4)
+    plan = network.plan(STEPS)
+    sweeps = plan_sweeps(network, plan, HORIZON, 3)
 
     def prefill(latents, proprio, tokens):
         return buffers_of(network.prefill(latents, Context(tokens), proprio, HORIZON, plan))
@@ -57,7 +58,7 @@ def parts_of_a_chunk(network):
     with torch.no_grad():
         latents, proprio, tokens = inputs(network, 0)
         cache = network.prefill(latents, Context(tokens), proprio, HORIZON, plan)
-        lanes = with_lanes(cache, 10)
+        lanes = with_lanes(cache, STEPS.steps)
 
     return {
         "prefill": (prefill, lambda seed: inputs(network, seed)),
@@ -107,7 +108,7 @@ def test_nothing_leaves_the_device(backbone, padded):
     """The device is "meta", which also fails where a value is read back."""
     network = small_networks.network(backbone, padded_dims=padded).to("meta").requires_grad_(False)
     with torch.no_grad():
-        plan = network.plan(Denoising())
+        plan = network.plan(STEPS)
         latents, proprio, tokens = inputs(network, 0, device="meta")
         meant = network.without_padding(proprio)
         cache = network.prefill(latents, Context(tokens), network.with_padding(meant), HORIZON, plan)
@@ -140,7 +141,7 @@ class Called:
 @pytest.fixture
 def graphed():
     network = small_networks.network("flux2").requires_grad_(False)
-    plan = network.plan(Denoising())
+    plan = network.plan(STEPS)
 
     def work(images, proprio, tokens, cache):
         return network.prefill(images, Context(tokens), proprio, HORIZON, plan, cache)
