@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from imagewam_ros.control.braking import STOP_SHARE, longest_stop_s
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, LimitViolation
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.doctor_checks import machine
 from imagewam_ros.doctor_checks.contract import check_contract, read_promise
-from imagewam_ros.doctor_checks.description import check_description, parse
+from imagewam_ros.doctor_checks.description import check_description, check_stop, parse
 from imagewam_ros.doctor_checks.finding import Finding, Level, failed, guarded, page, passed, skipped, warned, worst
 from imagewam_ros.doctor_checks.pictures import check_pictures
 from imagewam_ros.doctor_checks.rollout import check_chunk, check_speed, dummy_observation
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 def examine(robot: Embodiment, request: Request) -> Iterator[Finding]:
     """Run every check, the quick and the still ones first."""
     yield from guarded("URDF", lambda: _description(robot, request.urdf))
+    yield from check_stop(longest_stop_s(robot.limits, STOP_SHARE))
     yield from guarded("contract", lambda: _policy(robot, request))
     yield from guarded("machine", lambda: _machine(robot, request.folder))
     yield from guarded("live", lambda: _live(robot, request))

@@ -70,6 +70,23 @@ def check_description(robot: Embodiment, urdf: Urdf) -> Iterator[Finding]:
         yield passed("URDF frames", f"{len(frames)} tool and camera frames are links of the URDF")
 
 
+LAUNCH_WAITS_S = 5.0
+"""What ros2 launch leaves a process after Ctrl-C before SIGTERM comes, and then again before SIGKILL."""
+
+
+def check_stop(longest_s: float) -> Iterator[Finding]:
+    """Judge the longest soft stop that the limits of the YAML allow."""
+    found = f"the longest soft stop takes {longest_s:.1f} s"
+    if longest_s > LAUNCH_WAITS_S:
+        yield warned(
+            "longest stop",
+            f"{found}; the arms go on for so long after a hold, and ros2 launch may kill the executor before they rest",
+            "raise acceleration and jerk in the YAML, lower velocity, or start the cell by imagewam up, which waits",
+        )
+    else:
+        yield passed("longest stop", found)
+
+
 REMEDY = "make config/robots/*.yaml and the URDF agree; the policy vector follows the YAML"
 
 

@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("xacro", reason="needs xacro")
 
+from imagewam_ros.control.braking import STOP_SHARE, longest_stop_s
 from imagewam_ros.core.errors import ConfigError
-from imagewam_ros.doctor_checks.description import check_description, parse
+from imagewam_ros.doctor_checks.description import check_description, check_stop, parse
 from imagewam_ros.doctor_checks.finding import Level
 from imagewam_ros.kinematics.description import expand
 
@@ -81,6 +82,14 @@ def test_an_absent_frame_is_a_warning(robot, urdf):
     camera = dataclasses.replace(robot.cameras[0], frame="head_optical")
     wrong = dataclasses.replace(robot, cameras=(camera, *robot.cameras[1:]))
     assert levels(check_description(wrong, urdf))["URDF frames"] is Level.WARN
+
+
+def test_arms_that_take_long_to_stop_are_pointed_out(robot):
+    """Still accelerating at 2.5 rad/s, then braking with 0.7 * 0.5 rad/s^2."""
+    for changed, level in ((robot, Level.PASS), (change_joint(robot, acceleration=0.5), Level.WARN)):
+        (finding,) = check_stop(longest_stop_s(changed.limits, STOP_SHARE))
+        assert finding.level is level
+    assert "the longest soft stop takes 7.2 s; the arms go on for so long" in finding.found
 
 
 def test_what_is_no_urdf_is_refused():
