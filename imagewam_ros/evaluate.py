@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, help=f"per condition, {EPISODES} unless given; episode k uses seed S + k"
     )
     parser.add_argument(
-        "--seed", type=int, help=f"S, {SEED} unless given, below {FIRST_SEED}; 0 with --benchmark, its standard scenes"
+        "--seed",
+        type=int,
+        help=f"S, {SEED} unless given, below {FIRST_SEED}; 0 with --benchmark, its standard scenes; drawn with --real",
     )
     parser.add_argument(
         "--policy", default="tiny", help="checkpoint (a name in models/ or a directory), or a server: ws://host:port"
@@ -86,16 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a row per condition of each task. Returns 0 when all succeeded in at least nine of ten."""
     from imagewam_ros.sim.tasks import TASKS, find_task
 
+    if arguments.real:
+        from imagewam_ros.evaluation.real_session import run_session
+
+        return run_session(arguments)
     if arguments.seed is None:
         arguments.seed = 0 if arguments.benchmark else SEED
     if arguments.benchmark:
         from imagewam_ros.evaluation.benchmark import run_benchmark
 
         return run_benchmark(arguments)
-    if arguments.real:
-        from imagewam_ros.evaluation.real_session import run_session
-
-        return run_session(arguments)
     arguments.episodes = EPISODES if arguments.episodes is None else arguments.episodes
     check_mode(arguments)
     names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task or ["tray_lift"]))

@@ -6,8 +6,9 @@ light, wear and the operator's mood fall on all alike, and a block is a pair for
 """
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image as Pictures
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Image
+from imagewam_ros.data.row_log import add_row, read_rows
 from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
 from imagewam_ros.evaluation.source import identity
 from imagewam_ros.remote.client import is_remote
@@ -29,7 +31,8 @@ SIDE = 2
 class RealConfig:
     """What is tried: one or two policies, `trials` times each, for at most timeout_s, on a running graph.
 
-    reference is the picture of the start pose; without one the first trial's start becomes it.
+    reference is the picture of the start pose; without one the first trial's start becomes it. seed is that of the
+    order; without one it is drawn, so that nobody knows the order from an earlier session.
     """
 
     policies: tuple[str, ...]
@@ -37,7 +40,7 @@ class RealConfig:
     out: Path
     trials: int = 10
     timeout_s: float = 30.0
-    seed: int = 0
+    seed: int | None = None
     robot: str = "sim_cell"
     device: str = "cpu"
     reference: Path | None = None
@@ -85,9 +88,11 @@ class Book:
 
     def __init__(self, config: RealConfig) -> None:
         """Open the book of config.out. Raises ConfigError when it is of other policies or another order."""
-        self.config = config
         config.out.mkdir(parents=True, exist_ok=True)
         self._path, about = config.out / "trials.jsonl", config.out / "session.json"
+        known = json.loads(about.read_text(encoding="utf8")) if about.exists() else None
+        drawn = known["seed"] if known else secrets.randbelow(2**31)
+        self.config = config = replace(config, seed=drawn if config.seed is None else config.seed)
         session = {
             "policies": [identity(policy) for policy in config.policies],
             "robot": config.robot,
@@ -95,12 +100,14 @@ class Book:
             "trials": config.trials,
             "seed": config.seed,
         }
-        if about.exists() and json.loads(about.read_text(encoding="utf8")) != session:
+        if known is None:
+            part = about.with_suffix(".part")
+            part.write_text(json.dumps(session, indent=1) + "\n", encoding="utf8")
+            part.replace(about)
+        elif known != session:
             raise ConfigError(f"{about} is of another session; choose another --out, or give the same options again")
-        about.write_text(json.dumps(session, indent=1) + "\n", encoding="utf8")
-        lines = self._path.read_text(encoding="utf8").splitlines() if self._path.exists() else []
-        self.trials = [RealTrial(**json.loads(line)) for line in lines]
-        self.order = schedule(len(config.policies), config.trials, config.seed)
+        self.trials = [RealTrial(**row) for row in read_rows(self._path)]
+        self.order = schedule(len(config.policies), config.trials, session["seed"])
 
     @property
     def next(self) -> int | None:
@@ -108,9 +115,8 @@ class Book:
         return len(self.trials) if len(self.trials) < len(self.order) else None
 
     def write(self, trial: RealTrial) -> None:
-        """Keep one trial."""
-        with self._path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(asdict(trial)) + "\n")
+        """Keep one trial. Raises DiskError when it cannot be written."""
+        add_row(self._path, asdict(trial))
         self.trials.append(trial)
 
 

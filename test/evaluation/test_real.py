@@ -51,9 +51,20 @@ def test_a_stopped_session_goes_on_where_it_was(tmp_path: Path) -> None:
     again = Book(config(tmp_path))
     assert again.next == 3 and again.trials == book.trials and again.order == book.order
     again.write(trial(3, 0, "failure"))
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write('{"number": 4, "bl')  # the disk was full
+    again = Book(config(tmp_path))
+    assert again.next == 4
     for number in range(4, 8):
         again.write(trial(number, again.order[number], "failure"))
-    assert again.next is None
+    assert again.next is None and Book(config(tmp_path)).trials == again.trials
+
+
+def test_the_order_is_drawn_and_kept(tmp_path: Path) -> None:
+    books = [Book(config(tmp_path / str(i), seed=None, trials=40)) for i in range(3)]
+    assert len({tuple(book.order) for book in books}) == 3, "nobody knows it from an earlier session"
+    assert Book(config(tmp_path / "0", seed=None, trials=40)).order == books[0].order
+    assert result(books[0])["seed"] == books[0].config.seed
 
 
 def test_another_session_does_not_mix_in(tmp_path: Path) -> None:
