@@ -7,6 +7,7 @@ corrections of all rounds, and both policies are evaluated on the same unseen se
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
+from imagewam_ros.data.row_log import add_row, read_rows
 from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.record import episode_folder
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 SEEDS = 100 * FIRST_SEED
 """First scene of the first round, apart from those of demonstrations."""
+LOG = "outcomes.jsonl"
 OPERATOR = "scripted expert, taking over from a policy"
 
 
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     for task in tasks:
         find_task(task)
     rule = Rule(arguments.deviation, arguments.patience, late_s=arguments.late)
+    _hold_to(arguments, rule)
     counts = {task: _counted(list(correct_all(arguments, task, rule))) for task in tasks}
     for task, count in counts.items():
         print(f"{task}: {', '.join(f'{number} {name}' for name, number in count.items())}")
@@ -92,6 +96,24 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.data:
         return 0
     return _train_and_compare(arguments, tasks)
+
+
+def _hold_to(arguments: argparse.Namespace, rule: "Rule") -> None:
+    """Note what the round's outcomes are of. Raises ConfigError where the folder holds those of something else."""
+    from imagewam_ros.evaluation.source import checkpoint_hash
+
+    path, policy = arguments.out / "round.json", checkpoint_hash(find_checkpoint(arguments.policy))
+    made = {"policy": policy, "robot": arguments.robot, **dataclasses.asdict(rule)}
+    known = json.loads(path.read_text(encoding="utf8")) if path.exists() else made
+    for name, wanted in made.items():
+        if known[name] != wanted:
+            raise ConfigError(
+                f"{arguments.out} is a round with {name} {known[name]}, asked is {wanted}; choose another --out"
+            )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(made), encoding="utf8")
+    part.replace(path)
 
 
 def correct_all(arguments: argparse.Namespace, task: str, rule: "Rule") -> Iterator[Outcome]:
@@ -156,17 +178,13 @@ _open: dict[tuple[str, str, str], tuple["Cell", "PolicyDriver", str]] = {}
 
 def _kept(outcomes: Iterator[Outcome], folder: Path) -> Iterator[Outcome]:
     """Note each outcome, so that a stopped round goes on where it was."""
-    with (folder / "outcomes.jsonl").open("a", encoding="utf8") as log:
-        for outcome in outcomes:
-            log.write(json.dumps(outcome) + "\n")
-            log.flush()
-            yield outcome
+    for outcome in outcomes:
+        add_row(folder / LOG, outcome)
+        yield outcome
 
 
 def _done(folder: Path) -> dict[int, Outcome]:
-    log = folder / "outcomes.jsonl"
-    lines = log.read_text(encoding="utf8").splitlines() if log.exists() else []
-    return {line[0]: Outcome(*line) for line in map(json.loads, lines)}
+    return {row[0]: Outcome(*row) for row in read_rows(folder / LOG)}
 
 
 def _counted(outcomes: Sequence[Outcome]) -> dict[str, int]:

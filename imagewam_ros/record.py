@@ -21,9 +21,10 @@ from tqdm import tqdm
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError, EpisodeError
 from imagewam_ros.core.schema import JointState
+from imagewam_ros.data.bag import METADATA
 from imagewam_ros.data.bag_label import LABELS, adopt, is_foreign, label_episode
 from imagewam_ros.data.episode import FIRST_SEED as FIRST_SEED
-from imagewam_ros.data.episode import EpisodeWriter, Provenance
+from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
 from imagewam_ros.data.recover import cut_off, recover
 from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.domain import use_domain
@@ -172,7 +173,8 @@ def _record_expert(arguments: argparse.Namespace) -> int:
         )
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    missing = [seed for seed in seeds if not (episode_folder(arguments.out, seed) / "metadata.yaml").exists()]
+    missing = [seed for seed in seeds if not (episode_folder(arguments.out, seed) / METADATA).exists()]
+    _check_kept(arguments, [seed for seed in seeds if seed not in set(missing)])
     done = list(tqdm(_record_all(missing, arguments), total=len(missing), unit="episode", desc="recording"))
     successes = sum(one.success for one in done)
     print(f"{len(done)} episodes recorded to {arguments.out}, {successes} successful, {len(seeds) - len(missing)} kept")
@@ -184,6 +186,19 @@ def _record_expert(arguments: argparse.Namespace) -> int:
             )
         )
     return 0 if successes >= 0.9 * len(done) else 1
+
+
+def _check_kept(arguments: argparse.Namespace, kept: Sequence[int]) -> None:
+    """Raise ConfigError where the folder holds episodes of another task, robot or instruction; it holds one kind."""
+    for folder in [episode_folder(arguments.out, seed) for seed in kept[:1]]:
+        about = read_provenance(folder)
+        wanted = {"task": arguments.task, "robot": load_embodiment(arguments.robot).name}
+        wanted |= {"instruction": arguments.instruction} if arguments.instruction else {}
+        for name, value in wanted.items():
+            if getattr(about, name) != value:
+                raise ConfigError(
+                    f"{folder} is of {name} {getattr(about, name)!r}, asked is {value!r}; choose another --out"
+                )
 
 
 def episode_folder(out: Path, seed: int) -> Path:

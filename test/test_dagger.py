@@ -51,6 +51,8 @@ def test_a_round_corrects_trains_and_compares(tmp_path: Path, capsys) -> None:
         and about.seed - 100_000_000 in range(3)
         and about.contract_hash
     )
+    with pytest.raises(ConfigError, match=r"round is a round with deviation_m 0.06, asked is 0.1; choose another"):
+        run(*words, "--deviation", "0.1")
     code = run(*words, "--data", str(tmp_path / "shown"), "--steps", "2", "--evaluate", "1")
     said = capsys.readouterr().out
     assert code in (0, 1) and "imagewam train --preset tiny --base" in said, "runs that are done are not done again"

@@ -39,6 +39,8 @@ def test_expert_demonstrates(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert np.abs(frames.actions - frames.positions)[:, 0].max() < 0.5
     assert record.run(parse(*words)) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["kept"] == 2
+    with pytest.raises(ConfigError, match="episode_1000000 is of task 'tray_lift', asked is 'hand_over'"):
+        record.run(parse(*words, "--task", "hand_over"))
 
 
 def test_expert_stays_for_what_its_task_does_not_know(tmp_path: Path) -> None:
