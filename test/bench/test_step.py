@@ -26,29 +26,6 @@ def case(layout="robotwin", denoiser="sequential", backbone="flux2"):
         return Case(schedule, weights, LAYOUTS[layout], CPU, torch.float32, denoiser)
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return costs.reference_cost("4b", LAYOUTS["robotwin"])
-
-
-def test_reference_costs_what_the_authors_schedule_costs(reference):
-    """9.96 TFLOPs, 36.3 GB, and 16,586 operations outside the text encoder at 4B, RoboTwin layout."""
-    assert costs.total(reference).flops == pytest.approx(9.96e12, rel=0.01)
-    assert costs.total(reference).nbytes == pytest.approx(36.3e9, rel=0.01)
-    assert costs.total(reference, without=("text",)).operations == pytest.approx(16586, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("sweeps", "operations", "nbytes", "flops"), [(0, 0.60, 0.58, 2.45e12), (4, 0.30, 0.36, 3.1e12)]
-)
-def test_engine_costs_at_most_its_share(reference, sweeps, operations, nbytes, flops):
-    ours, theirs = costs.total(costs.engine_cost("4b", "robotwin", sweeps)), costs.total(reference)
-    without_text = costs.total(reference, without=("text",))
-    assert ours.operations <= operations * without_text.operations, ours.operations / without_text.operations
-    assert ours.nbytes <= nbytes * theirs.nbytes, ours.nbytes / theirs.nbytes
-    assert ours.flops <= flops
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backbone", SCHEDULES)
 def test_both_schedules_give_the_same_actions(layout, backbone):
@@ -89,13 +66,13 @@ def test_everything_that_goes_in_moves_the_actions(backbone):
 
 
 def test_steady_state_keeps_its_addresses_and_its_answer():
-    """What a CUDA graph needs, tried on the CPU: the same memory and bit-identical actions 100 times."""
+    """What a CUDA graph needs, tried on the CPU: the same memory and bit-identical actions every time."""
     made = case()
     with torch.inference_mode():
         first = made.ours(Stopwatch(CPU))
         cache = made.cache
         addresses = cache.keys.data_ptr(), cache.values.data_ptr()
-        for _ in range(99):
+        for _ in range(9):
             assert torch.equal(made.ours(Stopwatch(CPU)), first)
             assert made.cache is cache and (cache.keys.data_ptr(), cache.values.data_ptr()) == addresses
 

@@ -100,32 +100,6 @@ def test_size_is_read_off_the_shapes(variant, config):
     assert config_of(found) == config
 
 
-@pytest.fixture(scope="module")
-def cost():
-    return chunk_cost("flux2-4b", "compact_288x256")
-
-
-def test_chunk_of_4b_costs_at_most_the_lean_count(cost):
-    assert cost.tokens == 24 + 1 + 288
-    assert cost.total.flops <= 2.45e12
-    assert cost.total.nbytes <= 0.58 * 36.3e9
-    assert cost.total.operations <= 0.75 * 16586
-    assert list(cost.phases) == ["image", "editing forward", "action loop"]
-
-
-def test_action_loop_reads_the_cache_once_per_step(cost):
-    assert cost.phases["action loop"].cache_bytes == 10 * cost.cache_bytes
-    assert cost.phases["editing forward"].cache_bytes == 0
-
-
-def test_table_states_its_account(cost):
-    text = bench_cost.table([cost])
-    theirs = next(line for line in text.splitlines() if "in the order of the authors" in line).split()
-    flops, nbytes, calls = (float(each) for each in theirs[-3:])
-    assert (flops, nbytes) == pytest.approx((9.96, 36.3), rel=0.01) and calls > 16586, "which leaves the text out"
-    assert "flux2-4b" in text and "63.65 TF" in text and "not the same account" in text
-
-
 def test_unknown_model_and_layout_name_the_nearest():
     with pytest.raises(ConfigError, match="unknown model 'flux2-4B'; did you mean 'flux2-4b'"):
         chunk_cost("flux2-4B", "compact_288x256")
