@@ -7,12 +7,14 @@ hardware:=real runs the driver that the robot's description names; grippers that
 their own.
 """
 
+import os
 import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
+    AppendEnvironmentVariable,
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteLocal,
@@ -34,7 +36,7 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 from imagewam_ros.core.config import read_yaml
 from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.errors import ConfigError, GraphError
-from imagewam_ros.core.paths import share_dir
+from imagewam_ros.core.paths import ros_prefixes, share_dir
 from imagewam_ros.kinematics.description import describe
 from imagewam_ros.packages import OTHERS, require_packages
 
@@ -157,7 +159,9 @@ def is_executor(action: ExecuteLocal) -> bool:
 def simulator() -> list[LaunchDescriptionEntity]:
     """Gazebo with the world, the arms in it, and the bridge to ROS."""
     folder = share_dir() / "gazebo"
+    shares = os.pathsep.join(str(prefix / "share") for prefix in ros_prefixes())
     return [
+        AppendEnvironmentVariable("GZ_SIM_RESOURCE_PATH", shares),  # where package:// leads to a vendor's meshes
         IncludeLaunchDescription(
             [FindPackageShare("ros_gz_sim"), "/launch/gz_sim.launch.py"],
             launch_arguments=[("gz_args", f"-r {folder / 'cell_world.sdf'}"), ("on_exit_shutdown", "true")],

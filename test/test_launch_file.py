@@ -267,6 +267,14 @@ def test_the_controllers_outlive_the_executor(described: tuple[Any, Any]) -> Non
     assert type(handler.event_handler).__name__ == "OnProcessExit"
 
 
+def test_gazebo_finds_the_meshes_of_vendors(described: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    context, _ = described
+    monkeypatch.setenv("GZ_SIM_RESOURCE_PATH", "/mine")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/jazzy")
+    runpy.run_path(str(ROS2_CONTROL))["simulator"]()[0].visit(context)
+    assert context.environment["GZ_SIM_RESOURCE_PATH"].startswith("/mine:/opt/ros/jazzy/share:")
+
+
 def words_of(call: ast.AST) -> list[str]:
     """Plain words that are given to a call."""
     return [a.value for a in call.args if isinstance(a, ast.Constant)] if isinstance(call, ast.Call) else []

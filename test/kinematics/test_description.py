@@ -125,17 +125,6 @@ def test_unknown_hardware_is_refused():
         expand(arguments={"hardware": "gazeebo"})
 
 
-def test_gazebo_cameras_have_the_robots_size_rate_and_topic():
-    urdf = ET.fromstring(expand(arguments={"hardware": "gazebo"}))
-    sensors = {sensor.find("topic").text: sensor for sensor in urdf.iter("sensor")}
-    for camera in ROBOT.cameras:
-        sensor = sensors[camera.topic]
-        size = [int(sensor.find(f"camera/image/{key}").text) for key in ("width", "height")]
-        assert size == [camera.width, camera.height]
-        assert float(sensor.find("update_rate").text) == camera.rate_hz
-        assert sensor.find("gz_frame_id").text == camera.frame
-
-
 @pytest.mark.parametrize("hardware", ["mock", "gazebo", "real"])
 @pytest.mark.parametrize("tool", [("check_urdf",), ("ign", "sdf", "-k")])
 def test_checkers_of_ros_and_gazebo_accept_the_urdf(tool, hardware, tmp_path):

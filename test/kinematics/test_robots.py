@@ -116,6 +116,18 @@ def test_simulated_arms_begin_inside_their_bounds_and_both_fingers_move(robot, h
     assert not any(joints[name].findall("command_interface") for name in followers & set(joints))
 
 
+def test_gazebo_cameras_have_the_robots_size_rate_and_topic(robot):
+    tree = ET.fromstring(describe(robot, {"hardware": "gazebo"}))
+    sensors = {sensor.find("topic").text: sensor for sensor in tree.iter("sensor")}
+    assert set(sensors) == {camera.topic for camera in robot.cameras}
+    for camera in robot.cameras:
+        sensor = sensors[camera.topic]
+        size = [int(sensor.find(f"camera/image/{key}").text) for key in ("width", "height")]
+        assert size == [camera.width, camera.height]
+        assert float(sensor.find("update_rate").text) == camera.rate_hz
+        assert sensor.find("gz_frame_id").text == camera.frame
+
+
 def test_controllers_have_the_joints_in_order_and_the_names_that_the_nodes_use(robot):
     path = share_dir() / "config" / "controllers" / f"{robot.name}.yaml"
     controllers = yaml.safe_load(path.read_text())
