@@ -13,9 +13,10 @@ from imagewam_ros.core.schema import ActionChunk, Source
 
 
 class Commander(NamedTuple):
-    """Who commands an arm, and when the last chunk of that source arrived."""
+    """Who commands an arm, by which instruction, and when the last chunk of that source arrived."""
 
     source: Source
+    instruction_id: int
     arrival_ns: int
 
 
@@ -41,7 +42,7 @@ class Arbiter:
         return self._rank(chunk, self.free(chunk, sides), now_ns) or self._order(chunk, sides) or self._contract(chunk)
 
     def took(self, chunk: ActionChunk, sides: tuple[str, ...], now_ns: int) -> set[str]:
-        """Note an accepted chunk. Returns the arms whose commander it replaced."""
+        """Note an accepted chunk. Returns the arms of which the commander or its instruction is another now."""
         if chunk.source < Source.TELEOP:
             self.contract_hash = chunk.contract_hash
         if chunk.source is Source.TAKEOVER:
@@ -50,9 +51,9 @@ class Arbiter:
         replaced = set()
         for side in self.free(chunk, sides):
             other = self._commanders.get(side)
-            if other is None or other.source is not chunk.source:
+            if other is None or other[:2] != (chunk.source, chunk.instruction_id):
                 replaced.add(side)
-            self._commanders[side] = Commander(chunk.source, now_ns)
+            self._commanders[side] = Commander(chunk.source, chunk.instruction_id, now_ns)
         return replaced
 
     def led(self, sides: tuple[str, ...]) -> bool:
@@ -101,7 +102,7 @@ class Arbiter:
 
     def _order(self, chunk: ActionChunk, sides: tuple[str, ...]) -> "Verdict | None":
         if chunk.source < Source.TELEOP and chunk.stamp_ns <= self.not_before_ns:
-            reason = "the observation is from before the arms were handed over; waiting for the next"
+            reason = "the observation is from before the arms were stopped or handed over; waiting for the next"
             return Verdict(False, reason, "order")
         last = self._newest.get((chunk.source, sides))
         if last is None or chunk.stamp_ns > last.stamp_ns:

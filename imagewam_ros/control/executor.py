@@ -8,6 +8,7 @@ a late call skips whole periods, makes up for two or a little more and is limite
 time jumps, in either direction, the grid is laid anew and the arms brake.
 """
 
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from imagewam_ros.control.acceptance import ACCEPTED, Gate, Verdict
 from imagewam_ros.control.arbiter import Arbiter
 from imagewam_ros.control.braking import Motion
 from imagewam_ros.control.config import ExecutorConfig
+from imagewam_ros.control.doubt import Doubt
 from imagewam_ros.control.measured import in_order, inside
 from imagewam_ros.control.mover import Mover
 from imagewam_ros.control.report import OBEYING, State, Status, Step, Transition
@@ -25,7 +27,7 @@ from imagewam_ros.control.timeline import FINEST_NS
 from imagewam_ros.control.watchdog import Response, Watchdog
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EmbodimentMismatch, ImageWamError
-from imagewam_ros.core.schema import ActionChunk, Floats, JointState, Source
+from imagewam_ros.core.schema import ActionChunk, JointState, Source
 
 if TYPE_CHECKING:  # pinocchio is loaded only where a guard is wanted
     from imagewam_ros.control.guard import Guard
@@ -35,9 +37,6 @@ __all__ = ["Executor", "ExecutorConfig", "State", "Status", "Step", "Transition"
 ACTIVATION_GRACE_NS = 1_000_000_000
 """Observations this much older than the activation count: the arms have not moved in between."""
 
-LAST_WORDS = 20
-"""Ticks for which arms that rest in a fault are still told where to rest."""
-
 REPEATING = ("chunk", "guard")
 """Triggers that are kept only where they change the state."""
 
@@ -46,7 +45,7 @@ KEPT_TRANSITIONS = 64
 
 
 class Executor:
-    """Turn accepted chunks into limited commands; see the module's text."""
+    """Turn accepted chunks into limited commands; see the module's text. `open_fault` is one that was not reset."""
 
     def __init__(
         self,
@@ -57,27 +56,22 @@ class Executor:
     ) -> None:
         """`fault` is what an executor before this one left to be reset."""
         self.embodiment, self.config = embodiment, config or ExecutorConfig()
-        self.transitions: list[Transition] = []
-        self._state, self._reason, self._fault = State.UNCONFIGURED, "", fault
-        self._begin()
+        self.transitions: deque[Transition] = deque(maxlen=KEPT_TRANSITIONS)
+        self._state, self._reason, self.open_fault = State.UNCONFIGURED, "", fault
         self._gate = Gate(embodiment, self.config)
         self._mover = Mover(embodiment, self.config, guard)
         self._watchdog = Watchdog(self.config, ~embodiment.gripper_mask)
+        self._begin()
         self._arbiter = self._new_arbiter(0)
         self._go(State.INACTIVE, "configure", f"configured for robot {embodiment.name!r}")
 
     def _new_arbiter(self, now_ns: int) -> Arbiter:
-        config = self.config
-        return Arbiter(config.contract_hash, config.commander_timeout_s, now_ns - ACTIVATION_GRACE_NS)
+        return Arbiter(self.config.contract_hash, self.config.commander_timeout_s, now_ns - ACTIVATION_GRACE_NS)
 
     def _begin(self) -> None:
         """Set what an activation begins with."""
         self._latched = self._stopping = False
-        # Where the arms are not known to be where they were sent: they get no command that they might jump to.
-        self._doubtful = self._silent = False
-        self._strayed = self._relieving = False
-        self._resting_ticks = 0
-        self._measured: Floats | None = None
+        self._doubt = Doubt(self._watchdog)
         self._steady_ns = 0
 
     # --- transitions asked for from outside ---
@@ -86,8 +80,8 @@ class Executor:
         """Hold where the arms are. Raises ImageWamError, EmbodimentMismatch, LimitViolation."""
         if self._state is not State.INACTIVE:
             raise ImageWamError(f"executor is {self._state.value}; only an inactive executor can be activated")
-        if self._fault:
-            raise ImageWamError(f"the fault was not reset: {self._fault}; remove its cause and reset it")
+        if self.open_fault:
+            raise ImageWamError(f"the fault was not reset: {self.open_fault}; remove its cause and reset it")
         self._mover.clear(inside(in_order(joint_state, self.embodiment), self.embodiment), now_ns)
         self._begin()
         self._arbiter = self._new_arbiter(now_ns)
@@ -107,11 +101,12 @@ class Executor:
             self._go(State.HOLDING, "deactivate", "deactivating; stopping the arms")
 
     def hold(self, reason: str, trigger: str = "hold") -> None:
-        """Stop softly and refuse chunks until `resume`."""
-        if self._state in OBEYING and not self._latched:
-            self._stop_arms(self._mover.sides)
+        """Stop softly and refuse chunks until `resume`. In a fault, arms that give way stop."""
+        if self._state is State.FAULTED:
+            self._stay(trigger)
+        elif self._state in OBEYING and not self._latched:
+            self._stop_both()
             self._latched = True
-            self._doubtful |= trigger == "watchdog"
             self._go(State.HOLDING, trigger, reason)
 
     def resume(self) -> None:
@@ -121,15 +116,18 @@ class Executor:
         """
         if self._state is State.HOLDING and self._latched and not self._stopping:
             self._check_in_place()
-            self._latched = self._doubtful = self._silent = False
+            self._latched = False
+            self._doubt.close()
             after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
             self._go(after, "resume", f"resumed; {self._arbiter.waiting}")
 
     def fault(self, reason: str, trigger: str = "fault") -> None:
-        """Brake both arms at once and stay until `reset_fault`."""
-        if self._state in OBEYING:
-            self._stop_arms(self._mover.sides)
-            self._fault, self._doubtful = reason, True
+        """Brake both arms at once and stay until `reset_fault`. Another fault stops arms that give way."""
+        if self._state is State.FAULTED:
+            self._stay(trigger)
+        elif self._state in OBEYING:
+            self._stop_both()
+            self.open_fault, self._doubt.open = reason, True
             self._go(State.FAULTED, trigger, reason)
 
     def reset_fault(self) -> None:
@@ -138,22 +136,18 @@ class Executor:
         Raises ImageWamError while the arms still move or are not where they were sent.
         """
         if self._state is State.FAULTED:
-            if self._strayed or self._relieving or not self._mover.at_rest:
+            if self._doubt.moves or not self._mover.at_rest:
                 raise ImageWamError("the arms are still braking; reset the fault once they rest")
             self._check_in_place()
             self._mover.rest()
             self._latched = True
             self._go(State.HOLDING, "reset_fault", "fault reset, on hold until resumed")
-        self._fault = ""
+        self.open_fault = ""
 
     def _check_in_place(self) -> None:
         """Raise ImageWamError where a command would make an arm jump, or its driver or controller is silent."""
-        alarm = self._watchdog.check(self._steady_ns) if self._doubtful else None
-        if alarm:
-            raise ImageWamError(f"{alarm.reason}; bring it back first")
-        names = self.embodiment.joint_names
-        if self._doubtful and self._measured is not None and (apart := self._watchdog.apart(self._measured, names)):
-            raise ImageWamError(f"{apart}; deactivate, reset and activate the executor to begin where the arms are")
+        if objection := self._doubt.objection(self._steady_ns, self.embodiment.joint_names):
+            raise ImageWamError(objection)
 
     def take_over(self, sides: tuple[str, ...], keep_policy: bool = True) -> None:
         """A human takes `sides`: they stop softly and then move by takeover chunks only.
@@ -188,8 +182,7 @@ class Executor:
         errors are the distances of joints from what the controller aims at, rad, where it tells them.
         """
         self._watchdog.note("controller", side, steady_ns)
-        alarm = self._watchdog.strayed(errors or {})
-        if alarm:
+        if alarm := self._watchdog.strayed(errors or {}):
             self._stray(alarm.reason)
 
     # --- chunks ---
@@ -230,6 +223,7 @@ class Executor:
 
     def _take(self, chunk: ActionChunk, now_ns: int) -> None:
         sides, positions = self._gate.sides(chunk), self._gate.clamped(chunk)
+        self._watchdog.renew()
         self._mover.counters.accepted += 1
         self._mover.counters.clamped += not np.array_equal(positions, chunk.positions)
         replaced, free = self._arbiter.took(chunk, sides, now_ns), self._arbiter.free(chunk, sides)
@@ -256,26 +250,22 @@ class Executor:
         """
         if self._state in (State.UNCONFIGURED, State.INACTIVE):
             raise ImageWamError(f"executor is {self._state.value}; activate it before stepping")
+        self._steady_ns = now_ns if steady_ns is None else steady_ns
         due = self._mover.grid.due(now_ns, elapsed_ns)
-        if due.periods == 0:
-            return Step(self._mover.command, self._state, self._reason, 0)
         if due.jump_ns:
             self._jump(due.jump_ns)
+        self._hear(joint_state, heard)
+        if due.periods == 0:
+            return Step(self._mover.command, self._state, self._reason, 0)
         self._mover.advance(due, now_ns)
-        self._steady_ns = now_ns if steady_ns is None else steady_ns
-        self._watch(joint_state, self._steady_ns, heard)
-        self._relieve()
-        veto = self._mover.move(due.periods, self._state is State.FAULTED and not self._relieving)
+        self._watch()
+        self._give_way()
+        veto = self._mover.move(due.periods, self._state is State.FAULTED and not self._doubt.giving_way)
         if veto and self._state in (State.RUNNING, State.TAKEOVER):
             self._go(State.HOLDING if self._state is State.RUNNING else self._state, "guard", veto)
         self._watchdog.sent(self._mover.command.nominal_ns, self._mover.command.position)
         self._settle()
-        return Step(self._mover.command, self._state, self._reason, due.periods, self._silent)
-
-    @property
-    def open_fault(self) -> str:
-        """Why the executor faulted, until it is reset."""
-        return self._fault
+        return Step(self._mover.command, self._state, self._reason, due.periods, self._doubt.silent)
 
     @property
     def at_rest(self) -> bool:
@@ -293,33 +283,53 @@ class Executor:
 
     def _jump(self, by_ns: int) -> None:
         """Time went on by `by_ns` more than it should: everything moves with it, and the arms brake."""
-        self._stop_arms(self._mover.sides)
+        self._interrupt("time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s")
         self._mover.shift(by_ns)
         self._mover.counters.time_jumps += 1
         self._arbiter.forget_times()
         self._watchdog.forget_sent()
+
+    def _interrupt(self, trigger: str, reason: str) -> None:
+        """Stop both arms until the next chunk."""
+        self._stop_arms(self._mover.sides)
         if self._state in OBEYING and not self._latched and not self._stopping:
             after = State.TAKEOVER if self._arbiter.taken else State.HOLDING
-            self._go(after, "time_jump", f"time jumped by {by_ns * 1e-9:+.2f} s; {self._arbiter.waiting}")
+            self._go(after, trigger, f"{reason}; {self._arbiter.waiting}")
 
     def _stop_arms(self, sides: Collection[str]) -> None:
         self._mover.stop(sides)
         for side in sides:
             self._arbiter.stopped(side)
 
-    def _watch(self, joint_state: "JointState | None", steady_ns: int, heard: "Collection[str] | None") -> None:
-        if heard is None:
-            heard = () if joint_state is None else self._mover.sides
-        for side in heard:
-            self._watchdog.note("joint_state", side, steady_ns)
+    def _stop_both(self) -> None:
+        """Stop both arms; policies move them again once they saw them after it."""
+        self._stop_arms(self._mover.sides)
+        self._arbiter.not_before_ns = self._mover.grid.nominal_ns
+
+    def _stay(self, trigger: str) -> None:
+        """Stop arms that give way."""
+        if self._doubt.moves:
+            self._doubt.stay()
+            self._stop_arms(self._mover.sides)
+            self._go(self._state, trigger, self._reason)
+
+    def _hear(self, joint_state: "JointState | None", heard: "Collection[str] | None") -> None:
+        for side in (self._mover.sides if joint_state is not None else ()) if heard is None else heard:
+            self._watchdog.note("joint_state", side, self._steady_ns)
         if joint_state is not None:
             self._track(joint_state)
+
+    def _watch(self) -> None:
         # A stop blocks the callbacks that hear the drivers, and the arms brake already: no fault may come of it.
-        alarm = None if self._stopping else self._watchdog.check(steady_ns)
+        alarm = None if self._stopping else self._watchdog.check(self._steady_ns)
         if alarm and alarm.response is Response.FAULT:
             self.fault(alarm.reason, "watchdog")
-        elif alarm:
+        elif alarm and self._state in OBEYING and not self._doubt.open:
+            self._latched, self._doubt.open = False, True  # outranks the hold of an operator
             self.hold(alarm.reason, "watchdog")
+        overdue = self._watchdog.overdue(self._steady_ns) if self._mover.going else ""
+        if overdue and self._state is not State.FAULTED:
+            self._interrupt("overdue", overdue)
 
     def _track(self, joint_state: JointState) -> None:
         try:
@@ -327,41 +337,33 @@ class Executor:
         except EmbodimentMismatch as error:
             self.fault(str(error), "watchdog")
             return
-        self._measured = measured
-        alarm = self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names)
-        if alarm:
+        self._doubt.measured = measured
+        if alarm := self._watchdog.track(joint_state.stamp_ns, measured, self.embodiment.joint_names):
             self._stray(alarm.reason)
 
     def _stray(self, reason: str) -> None:
-        """An arm does not follow: brake, then give way to what may be between it and its command.
+        """An arm does not follow: brake, then give way to what may be between it and its command."""
+        if self._state in OBEYING:
+            if not self._stopping:
+                self._doubt.stray()
+            self.fault(reason, "watchdog")
 
-        A measurement so far off that nothing explains it is not given way to.
-        """
-        known = self._measured is not None and self._watchdog.believable(self._measured)
-        self._strayed |= known and self._state in OBEYING and not self._silent and not self._stopping
-        self.fault(reason, "watchdog")
-
-    def _relieve(self) -> None:
-        """Once the arms rest after one strayed, go slowly to where they are measured, so that none presses on."""
-        if not (self._strayed and self._mover.at_rest):
-            self._relieving &= not (self._mover.done and self._mover.at_rest)
+    def _give_way(self) -> None:
+        """Once the arms rest after one strayed, go slowly to where they are measured."""
+        if not self._mover.at_rest:
             return
-        self._strayed, measured = False, self._measured
-        if measured is None or not np.isfinite(measured).all() or self._watchdog.check(self._steady_ns):
+        self._doubt.giving_way &= not self._mover.done
+        target = self._doubt.way()
+        if target is None or self._watchdog.check(self._steady_ns):
             return
         limits, sent = self.embodiment.limits, self._mover.command.position
-        target = np.where(self.embodiment.gripper_mask, sent, np.clip(measured, limits.lower, limits.upper))
-        self._mover.glide(target)
-        self._relieving = True
+        self._mover.glide(np.where(self.embodiment.gripper_mask, sent, np.clip(target, limits.lower, limits.upper)))
+        self._doubt.giving_way = True
         self._go(State.FAULTED, "relieve", self._reason)
 
     def _settle(self) -> None:
         """Follow from what the tracks still hold."""
-        if not (self._doubtful and self._mover.at_rest) or self._strayed or self._relieving:
-            self._resting_ticks = 0
-        else:  # the last command is repeated, because it may get lost
-            self._resting_ticks += 1
-            self._silent |= self._resting_ticks > LAST_WORDS
+        self._doubt.settle(self._mover.at_rest)
         if self._state is State.HOLDING and self._mover.covered:
             self._mover.counters.starved_ticks += 1
         if self._stopping and self._mover.at_rest:
@@ -372,9 +374,7 @@ class Executor:
     def _go(self, after: State, trigger: str, reason: str) -> None:
         before, self._state, self._reason = self._state, after, reason
         if before is not after or trigger not in REPEATING:
-            self.transitions = [*self.transitions, Transition(self._mover.grid.tick, before, after, trigger, reason)][
-                -KEPT_TRANSITIONS:
-            ]
+            self.transitions.append(Transition(self._mover.grid.tick, before, after, trigger, reason))
 
     @property
     def state(self) -> State:

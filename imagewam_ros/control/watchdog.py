@@ -45,22 +45,23 @@ class WatchdogConfig:
     """Longest silences in s of the steady clock, and the largest tracking errors.
 
     joint_state_timeout_s: of either arm's joint states. controller_timeout_s: of a controller's
-    own state topic, once it was heard. tracking_error: rad or m between a joint and what was sent
-    tracking_delay_s before; gripper fingers stop at what they hold, so grippers are not watched.
-    rest_error: the same for commands that rest: an arm further away is blocked, without power or
-    moved by hand. After a fault or a silent controller half of it is asked for before anything is
-    sent again. 0 turns a watchdog off.
+    own state topic, once it was heard. chunk_timeout_s: since the newest chunk, however far its rows
+    reach. tracking_error: rad or m between a joint and what was sent tracking_delay_s before; gripper
+    fingers stop at what they hold, so grippers are not watched. rest_error: the same for commands
+    that rest: an arm further away is blocked, without power or moved by hand. After a fault or a
+    silent controller half of it is asked for before anything is sent again. 0 turns a watchdog off.
     """
 
     joint_state_timeout_s: float = 0.2
     controller_timeout_s: float = 0.5
+    chunk_timeout_s: float = 10.0
     tracking_error: float = 0.35
     tracking_delay_s: float = 0.05
     rest_error: float = 0.1
 
     def __post_init__(self) -> None:
         errors = ("tracking_error", "tracking_delay_s", "rest_error")
-        for name in ("joint_state_timeout_s", "controller_timeout_s", *errors):
+        for name in ("joint_state_timeout_s", "controller_timeout_s", "chunk_timeout_s", *errors):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}; 0 turns it off")
 
@@ -74,6 +75,7 @@ class Watchdog:
         self._heard_ns: dict[tuple[str, str], int] = {}
         self._sent: deque[tuple[int, Floats]] = deque(maxlen=1024)
         self._moved_ns = 0
+        self._renewed_ns: int | None = None
 
     def note(self, kind: str, side: str, steady_ns: int) -> None:
         """`kind` ("joint_state" or "controller") of the arm `side` was heard."""
@@ -98,6 +100,16 @@ class Watchdog:
                 reason = f"{side} arm's {what} silent for {silent_s:.2f} s (limit {limit_s} s)"
                 return Alarm(kind, Response.FAULT if kind == "joint_state" else Response.HOLD, reason)
         return None
+
+    def renew(self) -> None:
+        """A chunk was accepted; its age counts from when it is looked at next."""
+        self._renewed_ns = None
+
+    def overdue(self, steady_ns: int) -> str:
+        """Why a chunk must not be followed any longer, or nothing."""
+        self._renewed_ns = steady_ns if self._renewed_ns is None else self._renewed_ns
+        age_s, limit_s = (steady_ns - self._renewed_ns) * 1e-9, self._config.chunk_timeout_s
+        return f"no new chunk for {age_s:.2f} s (limit {limit_s} s)" if limit_s and age_s > limit_s else ""
 
     def sent(self, nominal_ns: int, position: Floats) -> None:
         """Remember what was sent, to compare with what is measured later."""
@@ -131,8 +143,11 @@ class Watchdog:
 
     def believable(self, measured: Floats) -> bool:
         """True where `measured` is as near to what was sent last as an arm is that something has just stopped."""
-        most = 2 * max(self._config.tracking_error, self._config.rest_error)
-        return bool(self._sent) and self._worst(measured, self._sent[-1][1])[1] <= most
+        return bool(self._sent) and self.near(measured, self._sent[-1][1])
+
+    def near(self, measured: Floats, position: Floats) -> bool:
+        """True where no joint is further from `position` than twice what is a fault."""
+        return self._worst(measured, position)[1] <= 2 * max(self._config.tracking_error, self._config.rest_error)
 
     def _worst(self, measured: Floats, sent: Floats) -> tuple[int, float]:
         """Index and distance of the joint that is furthest from `sent`; not a number counts as furthest."""

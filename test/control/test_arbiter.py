@@ -56,6 +56,12 @@ def test_a_change_of_commander_drops_its_rows_only_once(arbiter: Arbiter) -> Non
     assert arbiter.free(chunk(Source.POLICY, S + 3), BOTH) == ("right",)
 
 
+def test_another_instruction_drops_the_rows_of_the_one_before(arbiter: Arbiter) -> None:
+    assert arbiter.took(chunk(Source.POLICY, S), BOTH, S) == {"left", "right"}
+    assert arbiter.took(replace(chunk(Source.POLICY, S + 1), instruction_id=2), BOTH, S + 1) == {"left", "right"}
+    assert arbiter.took(replace(chunk(Source.POLICY, S + 2), instruction_id=2), BOTH, S + 2) == set()
+
+
 def test_a_moved_clock_forgets_all_stamps(arbiter: Arbiter) -> None:
     arbiter.took(chunk(Source.POLICY, 5 * S), BOTH, 5 * S)
     assert arbiter.judge(chunk(Source.POLICY, S), BOTH, S) is not None

@@ -131,6 +131,10 @@ def test_hold_refuses_chunks_until_resumed(player: Any) -> None:
     verdict = player.executor.accept(player.towards(player.executor.reference().position), player.now_ns)
     assert verdict.reason == "executor is on hold: lunch; resume it first"
     player.executor.resume()
+    player.tick()
+    here = player.executor.reference().position
+    unseen = player.executor.accept(player.towards(here, stamp_ns=player.now_ns - 10_000_000), player.now_ns)
+    assert "is from before the arms were stopped or handed over; waiting for the next" in unseen.reason
     running(player)
     assert player.executor.state is State.RUNNING
 
@@ -367,6 +371,28 @@ def test_a_chunk_longer_than_one_window_is_played_to_its_end(player: Any, middle
         expected = middle + MOVE * np.sin((player.now_ns - start_ns) * 1e-9 * 2.0)
         assert np.abs(step.command.position - expected).max() < 0.03 or player.now_ns - start_ns < 5e8
         assert step.state is State.RUNNING
+    assert checker.check(player.commands, player.robot.limits) == []
+
+
+def test_another_instruction_drops_what_the_one_before_it_wanted(player: Any, middle: Any) -> None:
+    for number, way in enumerate((MOVE, -MOVE)):
+        rows = np.tile(middle + way, (40, 1))
+        chunk = replace(player.towards(middle), positions=rows, instruction_id=number)
+        assert player.executor.accept(chunk, player.now_ns).accepted
+        player.run(0.8)
+    assert np.abs(player.commands[-1].position - middle + MOVE).max() < 0.01
+
+
+def test_a_chunk_is_followed_no_longer_than_the_steady_clock_allows(make_player: Any, middle: Any) -> None:
+    player = make_player(chunk_timeout_s=0.5)
+    player.run(1.0)
+    for _ in range(3):
+        assert player.executor.accept(player.towards(middle + MOVE, rows=40), player.now_ns).accepted
+        assert player.run(0.4).state is State.RUNNING
+    assert player.run(0.15).reason == "no new chunk for 0.51 s (limit 0.5 s); waiting for a chunk"
+    assert player.run(0.5).state is State.HOLDING and player.executor.at_rest
+    running(player)
+    assert player.executor.state is State.RUNNING
     assert checker.check(player.commands, player.robot.limits) == []
 
 

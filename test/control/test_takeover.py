@@ -82,7 +82,7 @@ def test_following_and_giving_back_are_without_a_step(moving: Any, middle: Any) 
     after = moving.tick().command
     assert np.abs(after.velocity - before.velocity).max() <= 0.005 * moving.robot.limits.acceleration.max()
     old = executor.accept(replace(policy(moving, middle), stamp_ns=moving.now_ns - 10_000_000), moving.now_ns)
-    assert old.reason == "the observation is from before the arms were handed over; waiting for the next"
+    assert old.reason == "the observation is from before the arms were stopped or handed over; waiting for the next"
     moving.run(0.1)
     assert executor.accept(policy(moving, middle), moving.now_ns).accepted
     assert executor.state is State.RUNNING

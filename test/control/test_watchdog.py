@@ -183,6 +183,16 @@ def test_a_controller_that_tells_small_errors_is_heard(moving: Any) -> None:
     assert "silent" not in step.reason
 
 
+def test_drivers_are_heard_between_two_commands(moving: Any) -> None:
+    follow(moving, 1)
+    for _ in range(100):
+        here = moving.measured(moving.commands[-1].position)
+        early = moving.executor.step(moving.now_ns + moving.robot.period_ns // 2, here, moving.now_ns)
+        assert early.periods == 0
+        step = moving.tick()
+    assert step.state is not State.FAULTED, step.reason
+
+
 def test_nothing_barks_before_it_was_heard(player: Any) -> None:
     assert player.run(2.0).state is State.HOLDING
 
@@ -234,3 +244,50 @@ def test_a_jump_of_time_is_not_a_tracking_error(moving: Any, middle: Any, period
 def test_negative_limits_are_refused() -> None:
     with pytest.raises(ConfigError, match="controller_timeout_s must not be negative, found -0.1"):
         WatchdogConfig(controller_timeout_s=-0.1)
+
+
+def test_a_controller_that_falls_silent_on_hold_leaves_arms_without_commands_until_they_are_in_place(
+    moving: Any,
+) -> None:
+    moving.executor.note_controller("right", moving.now_ns)
+    moving.executor.hold("lunch")
+    steps = follow(moving, 400)
+    assert steps[-1].silent and steps[-1].reason.startswith("right arm's controller silent")
+    with pytest.raises(ImageWamError, match="right arm's controller silent for .*; bring it back first"):
+        moving.executor.resume()
+
+
+GIVING_WAY: list[tuple[str, Any]] = [
+    ("hold", lambda p, frozen: p.executor.hold("asked to hold")),
+    ("fault", lambda p, frozen: p.executor.fault("the control thread failed", "failure")),
+    ("silence", lambda p, frozen: p.run(0.25)),
+]
+
+
+@pytest.mark.parametrize(("name", "stop"), GIVING_WAY)
+def test_arms_that_give_way_stop_when_they_are_told_to(moving: Any, middle: Any, name: str, stop: Any) -> None:
+    frozen = block(moving, middle)
+    follow(moving, 100, frozen)
+    while np.abs(moving.commands[-1].velocity).max() < 0.1:
+        follow(moving, 1, frozen)
+    stop(moving, frozen)
+    steps = follow(moving, 60, frozen)
+    assert not moving.commands[-1].velocity.any() and steps[-1].state is State.FAULTED
+    assert np.abs(moving.commands[-1].position[:7] - frozen)[:6].max() > 0.05, "it would have gone further"
+    assert steps[-1].reason.startswith("joint 'left_") and checker.check(moving.commands, moving.robot.limits) == []
+
+
+def test_arms_give_way_however_old_the_last_chunk_is(make_player: Any, middle: Any) -> None:
+    player = make_player(chunk_timeout_s=0.3)
+    player.executor.accept(player.towards(middle + MOVE), player.now_ns)
+    follow(player, 10)
+    frozen = block(player, middle)
+    follow(player, 1000, frozen)
+    assert np.abs((player.commands[-1].position[:7] - frozen)[:6]).max() < 1e-3
+
+
+def test_a_measurement_that_runs_away_meanwhile_is_not_followed(moving: Any, middle: Any) -> None:
+    frozen = block(moving, middle)
+    follow(moving, 30, frozen)
+    follow(moving, 200, frozen - np.where(np.arange(7) == 0, 2.0, 0.0))
+    assert moving.executor.at_rest and (moving.commands[-1].position[:6] > frozen[:6]).all()
