@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from policy_server import PolicyServerFake, stand_still
 
 from imagewam_ros import evaluate
+from imagewam_ros.cli import main
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, GraphError, RemoteError
 from imagewam_ros.core.schema import ActionChunk, Source
@@ -207,24 +207,23 @@ def test_summary_and_comparison() -> None:
     assert "7/8" in evaluate.table({"normal": row})
 
 
-def test_command_prints_one_line_last(tiny: Path) -> None:
+def test_command_prints_one_line_last(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", "--episodes", "1", "--condition", "normal", "left_only", "--workers", "1", "--json"]
-    done = subprocess.run(
-        [evaluate.sys.executable, "-m", "imagewam_ros", *words, "--policy", str(tiny)], capture_output=True, text=True
-    )
-    last = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode in (0, 1) and last["episodes"] == 1 and len(last["interval"]) == 2
-    assert last["seed"] == 1000
+    assert main([*words, "--policy", str(tiny)]) in (0, 1)
+    last = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert last["episodes"] == 1 and len(last["interval"]) == 2 and last["seed"] == 1000
     assert last["task"] == "tray_lift" and last["mode"] == "process" and len(last["checkpoint"]) == 16
     assert set(last["rows"]) == {"normal", "left_only"}
 
 
-def test_every_task_has_a_line_with_a_row_per_condition(tiny: Path, tmp_path: Path) -> None:
+def test_every_task_has_a_line_with_a_row_per_condition(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = ["evaluate", "--episodes", "1", "--condition", "wrong_instruction", "grey", "--workers", "1", "--json"]
     words += ["--task", "tray_lift", "block_lift", "--policy", str(tiny), "--out", str(tmp_path), "--videos", "0"]
-    done = subprocess.run([evaluate.sys.executable, "-m", "imagewam_ros", *words], capture_output=True, text=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [line["task"] for line in lines] == ["tray_lift", "block_lift"], done.stderr
+    assert main(words) in (0, 1)
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["task"] for line in lines] == ["tray_lift", "block_lift"]
     assert all(list(line["rows"]) == ["wrong_instruction", "grey"] for line in lines)
     text = (tmp_path / "report.html").read_text()
     assert "<h2>Task tray_lift</h2>" in text and "<h2>Task block_lift</h2>" in text
