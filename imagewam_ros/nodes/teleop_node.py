@@ -70,7 +70,7 @@ class TeleopNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("teleop")
         self._take_over: Client[Any, Any] | None = None
-        self._last_ns = 0
+        self._last_ns, self._clutch = 0, Clutch.RELEASED
         self._told = ""
 
     def setup(self) -> None:
@@ -96,13 +96,17 @@ class TeleopNode(ManagedNode):
     def start(self) -> None:
         """Allow engaging; nothing moves before the operator matches or holds the dead-man switch."""
         if self._config.takeover:
-            self._operator.release("call teleop/engage to take over")
+            self._release("call teleop/engage to take over")
         else:
             self._operator.arm()
 
     def stop(self, reason: str) -> None:
         """Let go: no further chunks, and the executor brakes at the end of the last one."""
+        self._release(reason)
+
+    def _release(self, reason: str) -> None:
         self._operator.release(reason)
+        self._clutch = Clutch.RELEASED
 
     def _open(self, config: TeleopConfig, chunks: ChunkMaker, source: Source) -> Operator:
         if config.device == LEADER:
@@ -153,7 +157,7 @@ class TeleopNode(ManagedNode):
 
     def _on_engage(self, request: SetBool.Request, response: SetBool.Response) -> str:
         if not request.data:
-            self._operator.release("let go by request")
+            self._release("let go by request")
             return "released"
         if not self.is_active:
             raise GraphError("teleop is not active; activate it first")
@@ -167,7 +171,7 @@ class TeleopNode(ManagedNode):
     def _on_taken(self, future: "Future[SetBool.Response]") -> None:
         answer = future.result()
         if answer is not None and not answer.success:
-            self._operator.release(answer.message)
+            self._release(answer.message)
 
     def _step(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
@@ -179,10 +183,11 @@ class TeleopNode(ManagedNode):
             return
         if now_ns == last_ns:
             return  # simulated time stands still
-        if now_ns < last_ns and self.is_active:
+        if now_ns < last_ns and self._clutch is not Clutch.RELEASED:
             self._operator.release("time went back")
-            self._operator.arm()
+            self._operator.arm()  # who was not armed must not become so
         step = self._operator.step(now_ns, self._joints.state)
+        self._clutch = step.clutch
         if step.chunk is not None:
             self._chunks_out.publish(messages.from_chunk(step.chunk))
             self.diagnostics.meter.count("chunks")
