@@ -78,6 +78,7 @@ class GripperActions:
     def __init__(self, node: ManagedNode, robot: Embodiment, kind: Any, make_goal: Callable[[Arm, float], Any]) -> None:
         self._node, self._make_goal = node, make_goal
         self._command: Command | None = None
+        self._tick = -1
         self._asked: dict[str, float] = {}
         self._goals = []
         for arm in robot.arms:
@@ -88,9 +89,9 @@ class GripperActions:
 
     def send(self, command: Command) -> None:
         """Take one sample; goals are sent from the node's own thread."""
-        if self._command is not None and command.tick <= self._command.tick:
+        if command.tick <= self._tick:
             self._asked = {}  # another activation: where the gripper is, it stays
-        self._command = command
+        self._tick, self._command = command.tick, command
 
     def silent(self) -> list[tuple[str, str]]:
         """Arms whose action server is not there."""
@@ -101,8 +102,8 @@ class GripperActions:
         ]
 
     def _consider(self) -> None:
-        command = self._command
-        if command is None:
+        command, self._command = self._command, None  # where nothing is sent any more nothing is asked for
+        if command is None or not self._node.is_active:
             return
         for arm, client, place in self._goals:
             target, span = float(command.position[place]), arm.gripper.upper - arm.gripper.lower
