@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,9 +35,10 @@ def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None)
         with _own_files_found():
             document = xacro.process_file(str(source), mappings=dict(arguments or {}))
     except (xacro.XacroException, ExpatError) as error:
-        missing = any(word in str(error) for word in ("PackageNotFound", "AMENT_PREFIX_PATH", "ament_index"))
-        hint = "; install and source the packages that it takes its arms from" if missing else ""
-        raise ConfigError(f"xacro cannot expand {source}: {error}{hint}") from error
+        absent = re.search(r"package '(\w+)' not found", str(error))
+        why = f"no package {absent[1]!r} in {', '.join(map(str, ros_prefixes()))}" if absent else str(error)
+        hint = "; install and source the packages that it takes its arms from" if "ament_index" in str(error) else ""
+        raise ConfigError(f"xacro cannot expand {source}: {why}{hint}") from error
     return str(document.toprettyxml(indent="  "))
 
 
