@@ -162,5 +162,5 @@ def test_frankas_driver_gets_its_seven_joints_and_what_it_asks_for(monkeypatch, 
 def test_description_of_a_vendor_who_is_not_installed_says_so(monkeypatch):
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/nowhere")
     found = r"(no package 'ur_description' in /nowhere, .*|.*ament_index.*)"  # the second without ROS's index
-    with pytest.raises(ConfigError, match=rf"xacro cannot expand .*ur5e.urdf.xacro: {found}; install and source the pa"):
+    with pytest.raises(ConfigError, match=rf"xacro cannot expand .*ur5e.urdf.xacro: {found}; install and source the"):
         expand(share_dir() / "urdf" / "ur5e.urdf.xacro")
