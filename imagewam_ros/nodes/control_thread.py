@@ -96,14 +96,16 @@ class ControlThread:
         """Activate the executor where the arms are and tick from now on. Raises what activation raises."""
         self._stopping.clear()
         self._heard.clear()
+        self._requests = SimpleQueue()  # what an activation before this one was asked too late
         self._pool.submit(lambda: self._executor.activate(self._clock.now().nanoseconds, joint_state)).result()
         self._ended = self._pool.submit(self._run)
         self._ended.add_done_callback(self._report)
 
-    def ask(self, request: Callable[[], T], timeout_s: float = 1.0) -> T:
+    def ask(self, request: Callable[[], T], timeout_s: float = 1.0, *, keep: bool = False) -> T:
         """Run `request` between two ticks, or at once when nothing ticks, and return what it returns.
 
-        Raises what it raises, and GraphError when no tick comes.
+        Raises what it raises, and GraphError when no tick comes; then it is not run later either, unless `keep`
+        says so, as it must of a stop.
         """
         if not self._ticking:
             return request()
@@ -112,6 +114,8 @@ class ControlThread:
         try:
             return answer.result(timeout_s)
         except Late:
+            if not keep:
+                answer.cancel()
             raise GraphError(
                 f"the control thread did not answer within {timeout_s} s; does /clock stand still?"
             ) from None
@@ -140,7 +144,8 @@ class ControlThread:
                 if not self._rested(hard_s):
                     raise GraphError(f"the arms did not come to rest within {soft_s + hard_s:.1f} s")
         finally:
-            self._ended = None
+            if self._ended.done():
+                self._ended = None
 
     def _patience_s(self, share: float) -> float:
         """How long to wait for a stop with `share` of the limits, in steady time."""
@@ -269,6 +274,8 @@ class ControlThread:
 
 
 def _answer(answer: "Future[T]", request: Callable[[], T]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
     try:
         answer.set_result(request())
     except ImageWamError as error:

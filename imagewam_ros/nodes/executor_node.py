@@ -71,7 +71,7 @@ class ExecutorNode(ManagedNode):
         self._log = ExecutorLog(self, executor, config)
         self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
-        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold")))
+        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold"), keep=True))
         self.serve(Trigger, topics.RESUME, lambda *_: self._ask(executor.resume))
         self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(executor.reset_fault))
         self.serve(Trigger, topics.RELEASE, lambda *_: self._ask(lambda: executor.release(self._now_ns)))
@@ -122,11 +122,11 @@ class ExecutorNode(ManagedNode):
 
     def on_end(self, reason: str) -> None:
         """End the process: what should brake the arms is gone, and whoever watches it must know."""
+        self.finished, self.exit_status = True, 1
         self._executor.fault(reason, "failure")
         self.get_logger().fatal(reason)
         self._log.changed(self._now_ns)
         self._publish_status()
-        self.finished, self.exit_status = True, 1
 
     def _keep_fault(self) -> None:
         """A fault outlives the executor that it happened to."""
@@ -148,10 +148,11 @@ class ExecutorNode(ManagedNode):
             self._executor.take_over(sides, request.data)
             if self._executor.state is not State.TAKEOVER:
                 raise GraphError(
-                    f"no takeover: the executor is {self._executor.state.value}; activate or reset it first"
+                    f"no takeover: the executor is {self._executor.state.value}: {self._executor.status.reason}; "
+                    "activate, reset or resume it first"
                 )
 
-        return self._ask(take)
+        return self._ask(take, keep=True)
 
     @property
     def _now_ns(self) -> int:
@@ -181,14 +182,14 @@ class ExecutorNode(ManagedNode):
             self.get_logger().info(f"shadow, {side} arm: {agreement_text(found)}")
             self._log.agreement = {**self._log.agreement, side: found.rms}
 
-    def _ask(self, request: Callable[[], None]) -> str:
+    def _ask(self, request: Callable[[], None], *, keep: bool = False) -> str:
         def answer() -> str:
             request()
             self._log.changed(self._now_ns)
             self._publish_status()
             return self._executor.status.reason
 
-        return self._thread.ask(answer)
+        return self._thread.ask(answer, keep=keep)
 
     def _publish_status(self) -> None:
         self._log.status(self._now_ns)
