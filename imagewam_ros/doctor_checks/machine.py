@@ -121,9 +121,10 @@ def _check_reach(environment: Mapping[str, str], fastdds: bool) -> Iterator[Find
         yield passed("discovery", found + open_still * (fastdds and not humble and not bound))
     else:
         name = "ROS_LOCALHOST_ONLY=1" if humble else "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
+        ours = "" if humble or reach else "; imagewam up and the launch file keep theirs on this computer"
         yield warned(
             "discovery",
-            "everyone in the subnet takes part and may command the arms",
+            f"what is started here takes part with everyone in the subnet, who may command the arms{ours}",
             f"export {name}, or use SROS2 when the cell spans computers",
         )
 

@@ -91,6 +91,15 @@ def test_large_frames_need_a_fast_dds_profile(robot, tmp_path):
     assert settings({"FASTDDS_DEFAULT_PROFILES_FILE": large}, vga(robot))["middleware"].level is Level.PASS
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [({}, True), ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, False), ({"ROS_DISTRO": "humble"}, False)],
+)
+def test_a_fresh_terminal_is_told_that_our_own_processes_stay_here(robot, environment, said):
+    found = by_check(machine.check_middleware(environment, robot, 0))["discovery"].found
+    assert ("imagewam up and the launch file keep theirs on this computer" in found) is said
+
+
 def test_who_knows_the_address_of_a_process_without_a_profile_is_named(robot):
     assert "until their profile is fastdds/local.xml" in settings(LOCAL, robot)["discovery"].found
     bound = LOCAL | {"FASTDDS_DEFAULT_PROFILES_FILE": str(share_dir() / "fastdds" / "local.xml")}
