@@ -43,8 +43,9 @@ class ReplayNode(Node):
         self._end_ns, self._began_s = 0, time.monotonic()
         self._state = -1
         self._chunks = self.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
-        self.create_subscription(ExecutorStatus, topics.STATUS, self._on_status, qos.STATUS)
+        # DDS tells of them in order: an executor whose status comes sends its verdicts here as well.
         self.create_subscription(ExecutorEvent, topics.EVENT, self._on_event, qos.COMMAND_LOG)
+        self.create_subscription(ExecutorStatus, topics.STATUS, self._on_status, qos.STATUS)
         self.create_timer(CHECK_S, self._work, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
