@@ -24,9 +24,12 @@ import numpy as np
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.client import Client
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 
+from imagewam_ros.control.executor import ExecutorConfig
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import ActionChunk, Command, Floats
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
@@ -109,7 +112,7 @@ class Process:
         self.process.kill()
         self.process.wait(5)
 
-    def stop(self, first: signal.Signals = signal.SIGINT, timeout: float = 8.0) -> int | None:
+    def stop(self, first: signal.Signals = signal.SIGINT, timeout: float = 30.0) -> int | None:
         for number, seconds in ((first, timeout), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
             if self.process.poll() is not None:
                 break
@@ -138,8 +141,28 @@ def spawn(domain: int, tmp_path: Path) -> Iterator[Spawn]:
         return process
 
     yield start
-    for process in reversed(running):
+    for process in running:  # all at once, so that none waits for another's end
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGINT)
+    for process in running:
         process.stop()
+
+
+PATIENCE_S = 60.0
+"""Until something that must come is missing: only a failure waits so long."""
+
+LOST_S = 5.0
+"""Without an answer for so long a request is sent again.
+
+rmw_fastrtps drops an answer when the client's reader is not matched 0.1 s after the request came, which a busy machine
+exceeds for a new client; a client that is kept loses none.
+"""
+
+MATCHED_S = 0.5
+"""A new client waits so long before a request that must not be sent twice."""
+
+KEPT = 1000
+"""Messages that wait for a busy machine's probe."""
 
 
 class Probe:
@@ -151,14 +174,16 @@ class Probe:
         self.node = rclpy.create_node("probe", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self._clients: dict[str, Client] = {}
+        self._closing = threading.Event()
         self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
+        while not self._closing.is_set():
+            self.executor.spin_once()
 
-    def until(self, condition: Callable[[], object], timeout: float = 15.0) -> bool:
+    def until(self, condition: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if condition():
@@ -166,50 +191,69 @@ class Probe:
             time.sleep(0.005)
         return bool(condition())
 
-    def call(self, kind: type, name: str, request: object, timeout: float = 20.0):
-        future = self._ask(kind, name, request, timeout)
-        assert future.done(), f"no answer from {name}"
-        return future.result()
+    def call(self, kind: type, name: str, request: object, *, once: bool = False):
+        """Answer of a service; what is lost is asked again, unless the request must be heard `once`."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            future = self._ask(kind, name, request, MATCHED_S if once else 0.0)
+            if self.until(future.done, PATIENCE_S if once else LOST_S):
+                return future.result()
+            assert time.monotonic() < end, f"no answer from {name}"
 
-    def _ask(self, kind: type, name: str, request: object, timeout: float):
-        client = self.node.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=timeout), f"no service {name}"
-        future = client.call_async(request)
-        self.until(future.done, timeout)
-        self.node.destroy_client(client)
-        return future
+    def _ask(self, kind: type, name: str, request: object, settle_s: float = 0.0):
+        known = name in self._clients
+        if not known:
+            self._clients[name] = self.node.create_client(kind, name)
+        assert self.until(self._clients[name].service_is_ready), f"no service {name}"
+        if not known:
+            time.sleep(settle_s)
+        return self._clients[name].call_async(request)
 
-    def change(self, node: str, *transitions: str, timeout: float = 30.0) -> bool:
+    def change(self, node: str, *transitions: str, timeout: float = 2 * PATIENCE_S) -> bool:
         """Drive a lifecycle node through `transitions`; False at the first that fails.
 
-        rmw_fastrtps drops an answer when the client's reader is not matched 0.1 s after the request came, which a
-        busy machine exceeds for a new client; then the node's state tells.
+        Where the answer is lost the state tells.
         """
         for name in transitions:
             request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
-            answer = self._ask(ChangeState, f"/{node}/change_state", request, timeout)
+            answer = self._ask(ChangeState, f"/{node}/change_state", request)
+            if not self.until(answer.done, LOST_S):
+                goal = REACHED[name]
+                self.until(lambda done=answer.done, goal=goal: done() or self.state(node) == goal, timeout)
             if not (answer.result().success if answer.done() else self.state(node) == REACHED[name]):
                 return False
         return True
 
     def state(self, node: str) -> str:
-        """State of a lifecycle node, asked for again where the answer is lost (see `change`)."""
-        for _ in range(6):
-            answer = self._ask(GetState, f"/{node}/get_state", GetState.Request(), 5.0)
-            if answer.done():
-                return str(answer.result().current_state.label)
-        raise AssertionError(f"no answer from {node}/get_state")
+        """State of a lifecycle node."""
+        return str(self.call(GetState, f"/{node}/get_state", GetState.Request()).current_state.label)
 
-    def collect(self, kind: type, topic: str, qos: object = 10) -> list:
-        """Subscribe and return the list that fills."""
+    def meet(self, node: str) -> None:
+        """Return once `node` knows every subscription and publisher that was made here so far.
+
+        DDS tells of endpoints in order: who can answer a new client has heard of all before it.
+        """
+        self._clients.pop(f"/{node}/get_state", None)
+        self.state(node)
+
+    def collect(self, kind: type, topic: str, profile: "QoSProfile | int" = 10) -> list:
+        """Subscribe and return the list that fills.
+
+        The queue is longer than the profile's, because a busy machine reads late.
+        """
         received: list = []
-        self.node.create_subscription(kind, topic, received.append, qos)
+        patient = QoSProfile(depth=KEPT)
+        if not isinstance(profile, int):
+            patient.reliability, patient.durability = profile.reliability, profile.durability
+        self.node.create_subscription(kind, topic, received.append, patient)
         return received
 
     def close(self) -> None:
+        self._closing.set()  # first: an executor that is shut down under a spinning thread breaks it
+        self.executor.wake()
+        self.thread.join(5)
         self.executor.shutdown(timeout_sec=2)
         rclpy.try_shutdown(context=self.context)
-        self.thread.join(5)
 
 
 @pytest.fixture
@@ -237,8 +281,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 ROBOT = load_embodiment("sim_cell")
 PERIOD_NS = 50_000_000
-LATE_LIMIT_S = 0.5
-"""Test machines are busy: only a real jump of time shall count as one."""
+PATIENT = {"late_limit_s": 0.5, "stale_after_s": 3.0, "future_tolerance_s": 0.5}
+"""Test machines are busy: only a real jump of time, and what is really old, shall count as one."""
 
 
 class Cell:
@@ -256,14 +300,16 @@ class Cell:
         output = str(executor.get("output", "forward"))
         more = [word for pair in remap.split() for word in ("-r", pair)]
         self.sim = spawn("imagewam_ros.nodes.sim_node", *more, use_sim_time=simulated, speed=speed, controller=output)
-        executor |= {"use_sim_time": simulated, "real_time_factor": speed, "control__late_limit_s": LATE_LIMIT_S}
-        executor = {"control__joint_state_timeout_s": 1.0, "guarded": False} | executor
+        self.control = ExecutorConfig(**PATIENT)
+        patient = {f"control__{name}": value for name, value in PATIENT.items()}
+        patient |= {"control__joint_state_timeout_s": 1.5, "guarded": False}
+        executor = patient | {"use_sim_time": simulated, "real_time_factor": speed} | executor
         self.executor = spawn("imagewam_ros.nodes.executor_node", **executor)
         assert probe.change("sim", "configure"), self.sim.text()
         assert probe.change("executor", "configure"), self.executor.text()
         assert probe.change("sim", "activate"), self.sim.text()
         assert probe.until(lambda: len(self.joints) > 20 and self.chunks.get_subscription_count())
-        self.sequence = 0
+        self.sequence, self._since, self._sent = 0, 0, 0
 
     def activate(self) -> None:
         """Activate the executor; one that keeps refusing is configured anew, as the bringup node does."""
@@ -298,6 +344,8 @@ class Cell:
         )
 
     def send(self, chunk: ActionChunk) -> None:
+        self.look_from_here()
+        self._sent = len(self.logged)
         self.chunks.publish(messages.from_chunk(chunk))
 
     def lean(self, angle_rad: float) -> Floats:
@@ -306,19 +354,36 @@ class Cell:
         target[[0, 7]] += angle_rad
         return target
 
-    def wait(self, condition: Callable[[ExecutorStatus], object], timeout: float = 15.0) -> ExecutorStatus:
-        assert self.probe.until(lambda: self.statuses and condition(self.statuses[-1]), timeout), (
-            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[-3:]],
+    def look_from_here(self) -> None:
+        """What was told before this is of no interest to `wait`."""
+        self._since = len(self.statuses)
+
+    def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
+        """First status from the last chunk, or the last one waited for, that meets `condition`; more may follow it."""
+        found: list[int] = []
+
+        def told() -> bool:
+            found[:] = [i for i in range(self._since, len(self.statuses)) if condition(self.statuses[i])][:1]
+            return bool(found)
+
+        assert self.probe.until(told), (
+            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[self._since :][-9:]],
             self.executor.text(),
         )
-        return self.statuses[-1]
+        self._since = found[0]
+        return self.statuses[self._since]
+
+    def wait_for_speed(self, rad_s: float) -> None:
+        """Return once a command since the last chunk was faster; the arms usually are still."""
+        assert self.probe.until(lambda: any(np.abs(m.velocity).max() > rad_s for m in self.logged[self._sent :])), (
+            self.executor.text()
+        )
 
     def start_moving(self) -> None:
         """Send both arms off and return while they move fast."""
         self.send(self.chunk(self.lean(0.8)))
-        assert self.probe.until(lambda: self.logged and np.abs(self.logged[-1].velocity).max() > 0.5), (
-            self.executor.text()
-        )
+        self.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == self.sequence)
+        self.wait_for_speed(0.5)
 
     def wait_at_rest(self) -> None:
         """Return when the commands are at rest."""

@@ -62,10 +62,10 @@ class Scene:
         answer: list = []
 
         def started() -> bool:
-            answer[:] = [probe.call(Trigger, "episode/start", Trigger.Request())]
+            answer[:] = [probe.call(Trigger, "episode/start", Trigger.Request(), once=True)]
             return bool(answer[0].success)
 
-        assert probe.until(started, 20), answer
+        assert probe.until(started), answer
         self.folder = Path(answer[0].message)
         assert probe.until(lambda: self.running.logged), self.running.executor.text()
         self.first_tick = self.running.logged[-1].tick
@@ -73,6 +73,7 @@ class Scene:
     def hurt(self) -> None:
         """The fault happens now."""
         self.hurt_ns, self._hurt_at = self.running.now_ns, len(self.running.joints)
+        self.running.look_from_here()
 
     def speed(self, message: JointState) -> float:
         return float(np.abs(messages.to_joint_state(message, ROBOT.joint_names).velocity).max())
@@ -88,7 +89,7 @@ class Scene:
             late = [m for m, stamp in zip(after, stamps, strict=True) if stamp > stamps[-1] - STILL_S * 1e9]
             return max(map(self.speed, late)) < STILL
 
-        assert self.probe.until(still, 30), self.running.executor.text()
+        assert self.probe.until(still), self.running.executor.text()
         after = list(self.running.joints)[self._hurt_at :]
         moving = [messages.stamp_ns(j.header.stamp) for j in after if self.speed(j) >= STILL]
         return max(((moving[-1] - self.hurt_ns) / 1e9) if moving else 0.0, 0.0)
@@ -96,7 +97,7 @@ class Scene:
     def recorded(self) -> str:
         """End the episode; every command that was heard must be in it, and nothing dropped."""
         heard = {c.tick for c in self.running.logged if c.tick > self.first_tick}
-        assert self.probe.call(Trigger, "episode/stop", Trigger.Request()).success
+        assert self.probe.call(Trigger, "episode/stop", Trigger.Request(), once=True).success
         assert self.probe.until((self.folder / "metadata.yaml").exists)
         ticks = {c.tick for c in read_run(self.folder).commands}
         assert heard <= ticks, f"{len(heard - ticks)} of {len(heard)} commands are not in the bag"
@@ -155,10 +156,10 @@ class Wire:
 def start_policy(scene: Scene, spawn, checkpoint) -> object:
     """A real policy that drives the arms, until two of its chunks were accepted."""
     policy = spawn("imagewam_ros.nodes.policy_node", checkpoint=checkpoint, use_sim_time=True)
-    assert scene.probe.change("policy", "configure", "activate", timeout=120), policy.text()
+    assert scene.probe.change("policy", "configure", "activate"), policy.text()
     request = SetInstruction.Request(instruction="lift")
     assert scene.probe.call(SetInstruction, topics.SET_INSTRUCTION, request).success
-    scene.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted >= 2, 60)
+    scene.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted >= 2)
     return policy
 
 
@@ -183,11 +184,11 @@ def test_paused_policy_is_not_obeyed_with_what_it_saw_long_ago(scene, spawn, che
     status = hurt.running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
     assert "no new chunk" in status.reason
     seconds = hurt.standstill_s()
-    accepted, end_ns = status.accepted, hurt.hurt_ns + 10 * 10**9
-    assert hurt.probe.until(lambda: hurt.running.now_ns > end_ns, 60), "a pause of ten seconds"
+    accepted, end_ns = hurt.running.statuses[-1].accepted, hurt.hurt_ns + 10 * 10**9
+    assert hurt.probe.until(lambda: hurt.running.now_ns > end_ns), "a pause of ten seconds"
     assert hurt.running.statuses[-1].accepted == accepted
     policy.process.send_signal(signal.SIGCONT)
-    hurt.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted > accepted, 60)
+    hurt.running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.accepted > accepted)
     hurt.running.check_limits()
     hurt.row("policy paused for 10 s", seconds, status.reason)
 
@@ -227,7 +228,7 @@ def test_killed_executor_leaves_no_arm_moving(scene, output) -> None:
 
 def test_one_arms_frozen_joint_states_stop_both(scene, probe) -> None:
     wire = Wire(probe)
-    hurt = scene(remap=Wire.REMAP)
+    hurt = scene(remap=Wire.REMAP, control__joint_state_timeout_s=1.0)
     hurt.running.start_moving()
     del wire.sides["right"]
     hurt.hurt()
@@ -244,10 +245,11 @@ def test_silent_controller_stops_both(scene, probe) -> None:
     wire = Kept(probe)
     hurt = scene(simulated=False, remap="joint_states:=cell_joint_states")
     running = hurt.running
-    running.send(running.chunk(running.lean(0.3), rows=100))
-    assert probe.until(lambda: np.abs(running.logged[-1].velocity).max() > 0.05), running.executor.text()
-    running.sim.process.send_signal(signal.SIGINT)
+    running.send(running.chunk(running.lean(0.6), rows=190))
+    running.wait_for_speed(0.05)
     hurt.hurt()
+    running.sim.process.send_signal(signal.SIGINT)
+    assert probe.until(lambda: not probe.node.count_subscribers(topics.forward("left")))
     began_ns, seen = messages.stamp_ns(running.logged[-1].nominal), len(running.logged)
     status = running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
     assert "controller silent" in status.reason
@@ -299,7 +301,7 @@ def test_bad_chunk_is_refused_and_the_arms_end_where_the_good_one_said(scene, fa
     assert text in status.refusal
     seconds = hurt.standstill_s()
     assert seconds < LAST_ROW_S
-    assert "no new chunk" in running.statuses[-1].reason
+    running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     running.check_limits()
     hurt.row(fault, seconds, f"refused: {status.refusal}")
 
@@ -312,9 +314,8 @@ def test_clock_jump_holds_and_recovers(scene, probe, jump_s) -> None:
     running.start_moving()
     wire.shift_ns = jump_s * 10**9
     hurt.hurt()
-    status = running.wait(lambda s: s.state == ExecutorStatus.HOLDING)
-    assert "time jumped by" in status.reason
-    assert abs(float(status.reason.split()[3]) - jump_s) < 0.5
+    status = running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "time jumped by" in s.reason)
+    assert abs(float(status.reason.split()[3]) - jump_s) < 1.0
     seconds = hurt.standstill_s()
     assert seconds < 2.0
     again = running.chunk(running.lean(0.1))
@@ -325,7 +326,7 @@ def test_clock_jump_holds_and_recovers(scene, probe, jump_s) -> None:
 
 
 def test_of_two_commanders_the_lower_one_is_refused(scene) -> None:
-    hurt = scene()
+    hurt = scene(control__commander_timeout_s=10.0)
     running = hurt.running
     running.send(dataclasses.replace(running.chunk(running.lean(0.3)), source=Source.TELEOP))
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.source == ActionChunk.SOURCE_TELEOP)

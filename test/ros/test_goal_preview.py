@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState
 
 from imagewam_ros.core.embodiment import load_embodiment
@@ -51,7 +52,7 @@ def cameras(probe):
 
 def ask(probe, instruction: str = "", seed: int = 0) -> PreviewGoal.Response:
     request = PreviewGoal.Request(instruction=instruction, seed=seed)
-    return probe.call(PreviewGoal, topics.PREVIEW_GOAL, request, timeout=40.0)
+    return probe.call(PreviewGoal, topics.PREVIEW_GOAL, request, once=True)
 
 
 def test_preview_is_refused_with_the_reason_until_it_can_be_made(spawn, probe, cameras, checkpoint) -> None:
@@ -107,11 +108,11 @@ def test_chunks_keep_coming_while_goals_are_imagined(spawn, probe, cameras) -> N
         stamps = np.array([messages.to_chunk(chunk).stamp_ns for chunk in chunks[first:]])
         return np.diff(stamps) / 1e9, answers
 
-    quiet, _ = gaps(8 * period_s, busy=False)
+    quiet, _ = gaps(5 * period_s, busy=False)
     busy, answers = gaps(8 * period_s, busy=True)
     assert len(answers) >= 2 and all(answer.success for answer in answers), [answer.message for answer in answers]
     assert np.median(busy) <= np.median(quiet) + 0.05, (quiet, busy)  # one camera period
-    assert len(busy) >= 0.8 * len(quiet), (quiet, busy)
+    assert len(busy) >= 0.7 * 8, (quiet, busy)
 
     image = answers[0].image
     assert (
@@ -138,16 +139,22 @@ def test_one_preview_at_a_time_and_none_without_gaps(spawn, probe, cameras, chec
     assert probe.change("policy", "configure", "activate"), policy.text()
     assert probe.until(lambda: len(chunks) > 3), policy.text()
     client = probe.node.create_client(PreviewGoal, topics.PREVIEW_GOAL)
-    assert client.wait_for_service(timeout_sec=20)
-    first = client.call_async(PreviewGoal.Request())
-    time.sleep(0.3)
+    assert probe.until(client.service_is_ready)
+    time.sleep(0.5)  # so that the policy knows this client
+
+    def begun() -> Future:
+        """One of two requests that is being made; the other was refused for it."""
+        pair = [client.call_async(PreviewGoal.Request()) for _ in range(2)]
+        assert probe.until(lambda: any(future.done() for future in pair)), policy.text()
+        pair.sort(key=lambda future: future.done())
+        assert pair[1].result().message == "another preview is being made; call again when it is done"
+        return pair[0]
+
+    first = begun()
     assert not first.done(), "chunks follow each other without a gap"
-    answer = ask(probe)
-    assert answer.message == "another preview is being made; call again when it is done"
-    assert probe.until(first.done, 40), policy.text()
+    assert probe.until(first.done), policy.text()
     assert not first.result().success and "no time for a preview in 10 s" in first.result().message
-    again = client.call_async(PreviewGoal.Request())
-    time.sleep(0.3)
+    again = begun()
     assert probe.change("policy", "deactivate"), policy.text()
-    assert probe.until(again.done, 10) and again.result().message == "the policy stopped: deactivated"
+    assert probe.until(again.done) and again.result().message == "the policy stopped: deactivated"
     assert policy.stop() == 0, policy.text()
