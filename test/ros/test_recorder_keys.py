@@ -32,8 +32,8 @@ def test_keys_record_and_label(domain: int, probe: Any, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "imagewam_ros", *words], stdin=end, stdout=out, stderr=out)
     try:
         said = (tmp_path / "out.txt").read_text
-        assert probe.until(lambda: "s start, e stop" in said(), 30), said()
-        assert probe.until(joints.get_subscription_count)
+        assert probe.until(lambda: "s start, e stop" in said()), said()
+        assert probe.until(lambda: all(publisher.get_subscription_count() for publisher in publishers))
         os.write(terminal, b"x")
         assert probe.until(lambda: "'x' means nothing" in said())
         os.write(terminal, b"s")
@@ -44,7 +44,7 @@ def test_keys_record_and_label(domain: int, probe: Any, tmp_path: Path) -> None:
         os.write(terminal, b"y")
         assert probe.until(lambda: "success: " in said())
         os.write(terminal, b"q")
-        assert process.wait(10) == 0, said()
+        assert process.wait(60) == 0, said()
     finally:
         process.kill()
         process.wait()

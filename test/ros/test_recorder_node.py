@@ -70,6 +70,11 @@ class Cell:
             self.chunks.publish(ActionChunk(contract_hash="abc"))
             self.sent["images"] += 1
 
+    def wait_for_recorder(self) -> None:
+        """Return when it subscribes to everything, so that nothing is published in vain."""
+        every = (*self.cameras.values(), self.joints, self.commands, self.chunks)
+        assert self.probe.until(lambda: all(publisher.get_subscription_count() for publisher in every))
+
     @property
     def total(self) -> int:
         """Messages published so far."""
@@ -91,7 +96,7 @@ def image(camera: str, number: int, stamp: Any) -> Image:
 
 
 def ask(probe: Any, name: str) -> Any:
-    return probe.call(Trigger, f"/episode/{name}", Trigger.Request())
+    return probe.call(Trigger, f"/episode/{name}", Trigger.Request(), once=True)
 
 
 def tell(probe: Any, instruction: str) -> Any:
@@ -115,13 +120,13 @@ def test_an_episode_from_start_to_frames(spawn: Any, probe: Any, tmp_path: Path)
     assert "no instruction; set one with /episode/set_instruction" in ask(probe, "start").message
     assert tell(probe, "lift the tray").success
     assert "no episode to label success" in ask(probe, "success").message
-    assert probe.until(lambda: cell.joints.get_subscription_count() and cell.chunks.get_subscription_count())
+    cell.wait_for_recorder()
     begun = ask(probe, "start")
     assert begun.success, begun.message
     assert "already recording" in ask(probe, "start").message
     assert "its instruction stays" in tell(probe, "another").message
     cell.run(2.0)
-    assert probe.until(lambda: statuses[-1].messages == cell.total + 1, 60), (statuses[-1], cell.total)
+    assert probe.until(lambda: statuses[-1].messages == cell.total + 1), (statuses[-1], cell.total)
     assert ask(probe, "success").success
     assert "nothing is being recorded" in ask(probe, "stop").message
 
@@ -156,10 +161,10 @@ def custom(folder: Path) -> dict[str, str]:
 
 
 def test_missing_topics_are_named(spawn: Any, probe: Any, tmp_path: Path) -> None:
-    probe.node.create_publisher(JointState, "joint_states", 10)
+    joints = probe.node.create_publisher(JointState, "joint_states", 10)
     spawn(MODULE, directory=str(tmp_path / "episodes"), instruction="wave", recording__free_mb=0)
     assert probe.change("recorder", "configure", "activate")
-    time.sleep(0.5)
+    assert probe.until(joints.get_subscription_count)
     message = ask(probe, "start").message
     assert "nobody publishes /head_camera/color/image_raw" in message and "/executor/command" in message
     assert "/joint_states" not in message
@@ -178,7 +183,8 @@ def test_buttons_do_what_services_do(spawn: Any, probe: Any, tmp_path: Path) -> 
     spawn(MODULE, directory=str(tmp_path / "episodes"), instruction="wave", **buttons)
     statuses = latest(probe)
     assert probe.change("recorder", "configure", "activate")
-    assert probe.until(lambda: cell.joints.get_subscription_count() and joy.get_subscription_count())
+    cell.wait_for_recorder()
+    assert probe.until(joy.get_subscription_count)
 
     def press(*pressed: int) -> None:
         joy.publish(Joy(buttons=[int(i in pressed) for i in range(3)]))
@@ -187,7 +193,7 @@ def test_buttons_do_what_services_do(spawn: Any, probe: Any, tmp_path: Path) -> 
     press(0)
     assert probe.until(lambda: statuses and statuses[-1].state == EpisodeStatus.RECORDING)
     cell.run(0.5)
-    assert probe.until(lambda: statuses[-1].messages == cell.total, 60)
+    assert probe.until(lambda: statuses[-1].messages == cell.total)
     press()
     press(2)
     assert probe.until(lambda: statuses[-1].label == "discard" and statuses[-1].state == EpisodeStatus.IDLE)
@@ -202,10 +208,10 @@ def test_a_killed_recorder_leaves_a_recoverable_episode(spawn: Any, probe: Any, 
     process = spawn(MODULE, directory=str(tmp_path / "episodes"), instruction="wave", recording__free_mb=0)
     statuses = latest(probe)
     assert probe.change("recorder", "configure", "activate")
-    assert probe.until(lambda: cell.joints.get_subscription_count())
+    cell.wait_for_recorder()
     folder = Path(ask(probe, "start").message)
     cell.run(2.0)
-    assert probe.until(lambda: statuses[-1].messages == cell.total, 60)
+    assert probe.until(lambda: statuses[-1].messages == cell.total)
     process.kill()
     with pytest.raises(EpisodeError, match="its recording was cut off"):
         read_provenance(folder)
@@ -231,10 +237,12 @@ def test_a_takeover_survives_a_kill_of_the_recorder(spawn: Any, probe: Any, tmp_
     cell = Cell(probe)
     events = probe.node.create_publisher(ExecutorEvent, "executor/event", qos.COMMAND_LOG)
     only = {"topics": "[policy/action_chunk]", "instruction": "wave", "recording__free_mb": 0}
+    only["recording__flush_s"] = 0.1
     process = spawn(MODULE, directory=str(tmp_path / "episodes"), **only)
     statuses = latest(probe)
     assert probe.change("recorder", "configure", "activate")
-    assert probe.until(lambda: cell.joints.get_subscription_count() and events.get_subscription_count())
+    cell.wait_for_recorder()
+    assert probe.until(events.get_subscription_count)
 
     def play() -> Path:
         folder = Path(ask(probe, "start").message)
@@ -242,7 +250,7 @@ def test_a_takeover_survives_a_kill_of_the_recorder(spawn: Any, probe: Any, tmp_
             event = ExecutorEvent(trigger=trigger, state=state, source=source)
             event.header.stamp = Time(nanoseconds=at_ms * MS).to_msg()
             events.publish(event)
-        assert probe.until(lambda: statuses[-1].messages == len(TAKEOVER_RUN), 60), statuses[-1]
+        assert probe.until(lambda: statuses[-1].messages == len(TAKEOVER_RUN)), statuses[-1]
         return folder
 
     whole = play()
@@ -250,7 +258,7 @@ def test_a_takeover_survives_a_kill_of_the_recorder(spawn: Any, probe: Any, tmp_
     assert TAKEOVER == ExecutorStatus.TAKEOVER
     assert read_provenance(whole).interventions == ((2000 * MS, 2020 * MS),) and read_provenance(whole).policy_ran
     torn = play()
-    time.sleep(1.0)  # two flushes
+    time.sleep(1.0)  # ten flushes
     process.kill()
     recover(torn)
     for folder in (torn, whole):
@@ -269,10 +277,10 @@ def test_a_full_disk_ends_the_episode_with_a_readable_bag(spawn: Any, probe: Any
         spawn(MODULE, directory=str(disk / "episodes"), instruction="wave", recording__free_mb=0)
         statuses = latest(probe)
         assert probe.change("recorder", "configure", "activate")
-        assert probe.until(lambda: cell.joints.get_subscription_count())
+        cell.wait_for_recorder()
         folder = Path(ask(probe, "start").message)
         cell.run(3.0)
-        assert probe.until(lambda: statuses[-1].state == EpisodeStatus.FAILED, 60)
+        assert probe.until(lambda: statuses[-1].state == EpisodeStatus.FAILED)
         assert "No space left on device; free some space or choose another disk" in statuses[-1].reason
         streams = read_streams(folder)
         assert len(plan_frames(streams)) > 10
