@@ -96,8 +96,9 @@ def test_thirty_hertz_with_stamps_calibration_and_a_replug(make_node, filming, p
     assert node.trigger_activate() == SUCCESS
     assert probe.until(lambda: len(images) > 60 and len(depths) > 60 and infos and jpegs)
     stamps = np.array([messages.stamp_ns(image.header.stamp) for image in images])
-    assert set(stamps) <= set(filming.sent_ns), "the camera's own stamps arrive unchanged"
-    assert abs(np.median(np.diff(stamps)) / 1e9 - 1 / RATE) < 0.004
+    filmed = [ns for ns in filming.sent_ns if stamps[0] <= ns <= stamps[-1]]
+    assert set(stamps) <= set(filmed), "the camera's own stamps arrive unchanged"
+    assert len(stamps) >= 0.8 * len(filmed)
     image = messages.to_image(images[-1], HEAD)
     assert np.all(image == image[0, 0, 0])
     assert images[-1].header.frame_id == HEAD.frame
@@ -112,7 +113,7 @@ def test_thirty_hertz_with_stamps_calibration_and_a_replug(make_node, filming, p
     count = len(images)
     filming.start()
     assert probe.until(lambda: len(images) > count + 10), node.diagnostics.message
-    assert node.diagnostics.message == "active"
+    assert probe.until(lambda: node.diagnostics.message == "active")
 
 
 def test_a_wrong_serial_fails_to_configure_and_says_which_are_there(make_node, filming) -> None:

@@ -25,7 +25,7 @@ distortion_coefficients: {rows: 1, cols: 5, data: [0.1, 0, 0, 0, 0]}
 def clip(tmp_path):
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (64, 48))
-    for _ in range(300):
+    for _ in range(120):
         writer.write(np.full((48, 64, 3), (250, 0, 0), np.uint8))
     writer.release()
     return path
@@ -44,7 +44,9 @@ def test_frames_and_calibration_are_published_and_the_end_is_noticed(spawn, prob
         reconnect_timeout=0.3,
         rgb_camera__color_profile="64x48x30",
     )
-    assert probe.change("usb_camera", "configure", "activate"), usb.text()
+    assert probe.change("usb_camera", "configure"), usb.text()
+    probe.meet("usb_camera")
+    assert probe.change("usb_camera", "activate"), usb.text()
     assert probe.until(lambda: images and infos), usb.text()
     image = messages.to_image(images[-1], WRIST)
     assert np.median(image[..., 2]) > 200 > 50 > np.median(image[..., 0])
