@@ -57,7 +57,7 @@ def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
     half = {side: ROBOT.joint_names[ROBOT.arm_slice(side)] for side in ("left", "right")}
 
     def send() -> None:
-        for position, names in enumerate(half.values()):
+        for position, names in enumerate(list(half.values())):
             now_ns = probe.node.get_clock().now().nanoseconds
             state = Joints(now_ns, names, np.full(len(names), position * 0.01), np.zeros(len(names)))
             publisher.publish(messages.from_joint_state(state))

@@ -60,6 +60,7 @@ def test_chunks_come_by_observation_time(spawn, probe, checkpoint) -> None:
     chunks: list[ActionChunk] = probe.collect(ActionChunk, topics.CHUNK, 10)
     robot = Robot(probe)
     assert probe.change("policy", "configure", "activate"), policy.text()
+    probe.meet("policy")
     assert not probe.until(lambda: chunks, 1.0), "no instruction, no chunk"
     answer = instruct(probe, "  lift the   tray ")
     assert answer.success and answer.message.endswith(": lift the tray")
@@ -153,7 +154,8 @@ def test_a_run_in_shadow_needs_an_executor_that_only_watches(spawn, probe, check
     status = probe.node.create_publisher(ExecutorStatus, topics.STATUS, qos.STATUS)
     client = ActionClient(probe.node, RunPolicy, topics.RUN)
     assert probe.change("policy", "configure", "activate"), policy.text()
-    assert client.wait_for_server(timeout_sec=20)
+    probe.meet("policy")
+    assert probe.until(client.server_is_ready)
 
     def accepted(mode: int) -> bool:
         sent = client.send_goal_async(RunPolicy.Goal(instruction="lift", timeout_s=30.0, mode=mode))
@@ -178,7 +180,8 @@ def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoin
     status.publish(ExecutorStatus(state=ExecutorStatus.HOLDING, accepted=5))
     client = ActionClient(probe.node, RunPolicy, topics.RUN)
     assert probe.change("policy", "configure"), policy.text()
-    assert client.wait_for_server(timeout_sec=20)
+    probe.meet("policy")
+    assert probe.until(client.server_is_ready)
 
     def send(instruction: str = "lift", timeout_s: float = 60.0):
         feedback: list = []
@@ -189,18 +192,18 @@ def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoin
 
     def result(handle) -> RunPolicy.Result:
         ended = handle.get_result_async()
-        assert probe.until(ended.done, 20), policy.text()
+        assert probe.until(ended.done), policy.text()
         return ended.result().result
 
     assert not send()[0].accepted and probe.until(lambda: "the policy is not active" in policy.text())
     assert probe.change("policy", "activate"), policy.text()
     assert not send("  ")[0].accepted and probe.until(lambda: "an instruction and a timeout_s" in policy.text())
 
-    timed, feedback = send(timeout_s=2.0)
+    timed, feedback = send(timeout_s=3.0)
     assert probe.until(lambda: chunks)
     assert not send()[0].accepted and probe.until(lambda: "another run is not over yet" in policy.text())
     end = result(timed)
-    assert end.success and end.reason == "ran for 2 s"
+    assert end.success and end.reason == "ran for 3 s"
     assert feedback and feedback[-1].state == ExecutorStatus.HOLDING
     assert messages.to_chunk(chunks[0]).seed == 7
     count = len(chunks)
@@ -228,7 +231,9 @@ def test_committed_rows_follow_the_measured_delays_and_a_late_chunk_says_so(spaw
     policy = spawn(POLICY, checkpoint=checkpoint, instruction="lift", **given)
     chunks: list[ActionChunk] = probe.collect(ActionChunk, topics.CHUNK, qos.CHUNKS_IN)
     robot = Robot(probe)
-    assert probe.change("policy", "configure", "activate"), policy.text()
+    assert probe.change("policy", "configure"), policy.text()
+    probe.meet("policy")
+    assert probe.change("policy", "activate"), policy.text()
     assert probe.until(lambda: len(chunks) >= 12), policy.text()
     received = [messages.to_chunk(message) for message in chunks[:12]]
     tick_ns = ROBOT.period_ns
@@ -244,5 +249,11 @@ def test_committed_rows_follow_the_measured_delays_and_a_late_chunk_says_so(spaw
         assert chunk.committed_rows == min(covered, left, chunk.rows - 1)
 
     text = r"chunk \d+ took \d\.\d{3} s, its \d+ committed rows were forecast to cover \d\.\d{3} s; rows that are past"
-    robot.late_ns = max(delays) + 200_000_000  # no chunk took so long
-    assert probe.until(lambda: re.search(text, policy.text())), policy.text()
+
+    def said() -> bool:
+        """Delay the images until no chunk took so long, whatever a busy machine did before."""
+        past = [messages.to_chunk(message) for message in list(chunks)]
+        robot.late_ns = max(chunk.ready_ns - chunk.stamp_ns for chunk in past) + 200_000_000
+        return probe.until(lambda: re.search(text, policy.text()), 3.0)
+
+    assert any(said() for _ in range(8)), policy.text()
