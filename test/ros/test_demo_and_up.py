@@ -19,7 +19,7 @@ from imagewam_ros.nodes import qos, topics
 
 pytestmark = pytest.mark.slow
 STARTS_S = 120
-ENDS_S = 3.0
+ENDS_S = 15.0
 LEAST_SPEED = "0.25"
 """Real time needs two free cores; a busy machine shall not fail a test of what the programs do."""
 
@@ -63,14 +63,14 @@ def imagewam(domain: int, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     yield start
     for command in started:
         command.process.terminate()
-        command.process.wait(10)
+        command.process.wait(60)
 
 
 def test_the_demo_plays_an_episode_and_reports_it(imagewam, tmp_path) -> None:
     out = tmp_path / "demo"
-    words = ("--episodes", "1", "--speed", LEAST_SPEED, "--episode-s", "8", "--out", str(out), "--json")
+    words = ("--episodes", "1", "--speed", LEAST_SPEED, "--episode-s", "4", "--out", str(out), "--json")
     demo = imagewam("demo", *words)
-    code = demo.process.wait(300)
+    code = demo.process.wait(600)
     summary = json.loads(demo.text().splitlines()[-1])
     assert code == int(summary["successes"] != 1), demo.text()
     assert summary["limit_violations"] == 0
@@ -94,7 +94,7 @@ def test_ctrl_c_and_any_death_end_the_demo_and_all_of_it(imagewam, tmp_path, vic
         os.kill(nodes[victim], signal.SIGKILL)
     else:
         demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(10) == (3 if victim else 130), demo.text()
+    assert demo.process.wait(60) == (3 if victim else 130), demo.text()
     assert time.monotonic() - start < ENDS_S
     assert not [pid for pid in nodes.values() if Path(f"/proc/{pid}").exists()]
     assert ("policy ended (SIGKILL)" if victim else "stopped by SIGINT") in demo.text()
@@ -107,11 +107,11 @@ def test_up_outlives_its_policy_with_the_arms_held_but_not_its_executor(imagewam
     nodes = up.nodes()
     assert set(nodes) == {"sim_node", "policy_node", "executor_node", "bringup_node"}
     os.kill(nodes["policy_node"], signal.SIGKILL)
-    assert probe.until(lambda: statuses[-1].state == ExecutorStatus.HOLDING, 30), up.text()
+    assert probe.until(lambda: statuses[-1].state == ExecutorStatus.HOLDING), up.text()
     assert "no new chunk" in statuses[-1].reason
     assert up.process.poll() is None
     os.kill(nodes["executor_node"], signal.SIGKILL)
-    assert up.process.wait(10) == 1
+    assert up.process.wait(60) == 1
     assert "leaves the others alive" in up.text()
     assert "executor ended (SIGKILL), which ends the graph" in up.text()
     assert not [pid for pid in nodes.values() if Path(f"/proc/{pid}").exists()]
@@ -126,7 +126,7 @@ def test_up_without_autostart_stops_at_inactive(imagewam, probe) -> None:
     )
     assert not [status for status in scene if status.episode_time_s > 0]
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(10) == 0, up.text()
+    assert up.process.wait(60) == 0, up.text()
 
 
 def test_a_checkpoint_that_is_not_there_ends_up_with_the_reason(imagewam) -> None:

@@ -29,7 +29,7 @@ def said(spawn, tmp_path: Path):
 
     def run(probe, **parameters) -> str:
         demo = spawn(NODE, out=tmp_path, **parameters)
-        assert probe.until(lambda: demo.process.poll() is not None, 60), demo.text()
+        assert probe.until(lambda: demo.process.poll() is not None), demo.text()
         assert demo.process.returncode == 1, demo.text()
         return demo.text()
 

@@ -21,7 +21,7 @@ ROBOT = load_embodiment("sim_cell")
 def said(spawn, probe, module: str, **parameters: object) -> str:
     """Run the node to its failing end and return what it said."""
     load = spawn(module, **parameters)
-    assert probe.until(lambda: load.process.poll() is not None, 60), load.text()
+    assert probe.until(lambda: load.process.poll() is not None), load.text()
     assert load.process.returncode == 1, load.text()
     return load.text()
 

@@ -63,7 +63,7 @@ class Terminal:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(20)
+            return self.process.wait(90)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait(5)
@@ -110,7 +110,7 @@ def test_an_operator_judges_two_policies_blind(terminal, probe, checkpoint: Path
             session.type("perhaps")
             assert probe.until(lambda: "'perhaps' means nothing" in said()), said()
         session.type(verdict)
-    assert session.process.wait(60) == 0, said()
+    assert session.process.wait(90) == 0, said()
     assert overlays, "the second start was compared with the first"
     line = json.loads(said().splitlines()[-1])
     assert line["mode"] == "real" and line["paired"]["both"] == 0 and line["paired"]["neither"] == 0
@@ -225,7 +225,7 @@ def test_enter_stops_the_arms_of_a_policy_that_hangs(running, probe) -> None:
     graph, session = running(hangs=True)
     session.type("")
     assert probe.until(lambda: not graph.moves), session.text()
-    assert session.process.wait(40) == 2
+    assert session.process.wait(90) == 2
     assert "nothing from the policy, which was told to stop, for 20 s" in session.text()
 
 
@@ -236,7 +236,7 @@ def test_quitting_ends_a_run_without_a_verdict(running, typed: str | None, tmp_p
         session.process.stdin.close()
     else:
         session.type(typed)
-    assert session.process.wait(30) == 0, session.text()
+    assert session.process.wait(90) == 0, session.text()
     assert not graph.moves and "ended after" not in session.text()
     assert not (tmp_path / "session" / "trials.jsonl").exists()
 
@@ -246,6 +246,6 @@ def test_a_disk_that_fails_ends_the_session(begun, tmp_path: Path) -> None:
     out.mkdir()
     (out / "starts").write_text("no folder")
     graph, session = begun(hangs=False)
-    assert session.process.wait(30) == 2
+    assert session.process.wait(90) == 2
     assert "error: " in session.text() and str(out / "starts") in session.text()
     assert not graph.moves
