@@ -4,7 +4,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,13 +37,16 @@ def modules(room: str) -> list[Path]:
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [p for p in [folder.with_suffix(".py")] if p.exists()]
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> list[str]:
+    names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def our_room(name: str) -> str | None:
@@ -94,24 +97,25 @@ def test_no_room_bears_the_name_of_generated_code() -> None:
     assert not [name for name in GENERATED if (PACKAGE / name).exists()]
 
 
-@pytest.mark.parametrize("room", existing(TORCH_FREE))
-def test_room_imports_with_torch_and_ros_blocked(room: str) -> None:
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules(room)]
-    code = "import sys, importlib\nfor n in ('torch', 'rclpy'): sys.modules[n] = None\n" + "\n".join(
-        f"importlib.import_module({name!r})" for name in names
-    )
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_without(blocked: tuple[str, ...], names: list[str]) -> None:
+    code = f"import sys, importlib\nfor n in {blocked}: sys.modules[n] = None\n"
+    code += f"for n in {names}: importlib.import_module(n)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["executor_node", "bringup_node", "sim_node"])
-def test_process_never_loads_torch(name: str) -> None:
-    if not (PACKAGE / "nodes" / f"{name}.py").exists():
-        pytest.skip(f"{name} is not there")
+def test_rooms_import_with_torch_and_ros_blocked() -> None:
+    import_without(("torch", "rclpy"), [dotted(path) for room in existing(TORCH_FREE) for path in modules(room)])
+
+
+def test_processes_of_the_arms_never_load_torch() -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2's Python packages")
-    code = f"import sys; sys.modules['torch'] = None; import imagewam_ros.nodes.{name}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    names = [f"imagewam_ros.nodes.{name}_node" for name in ("executor", "bringup", "sim")]
+    import_without(("torch",), names)
 
 
 def test_every_source_file_names_its_licence() -> None:
