@@ -50,8 +50,8 @@ class Hub(BaseHTTPRequestHandler):
         parts = unquote(url.path).strip("/").split("/")
         if parts[:3] == ["api", "models", "owner"]:
             self.api(parts, body)
-        elif len(parts) > 4 and parts[:3] == ["owner", "tiny", "resolve"] and parts[3] == COMMIT:
-            content = self.server.files.get("/".join(parts[4:]))
+        elif len(parts) > 4 and parts[0] == "owner" and parts[2:4] == ["resolve", COMMIT]:
+            content = self.server.repositories[parts[1]].get("/".join(parts[4:]))
             self.send(content, body) if content is not None else self.refuse(404, "EntryNotFound")
         else:
             self.refuse(404, "RepoNotFound")
@@ -59,15 +59,15 @@ class Hub(BaseHTTPRequestHandler):
     def api(self, parts, body):
         if parts[3] == "gated":
             self.refuse(403, "GatedRepo")
-        elif parts[3] != "tiny":
+        elif parts[3] not in self.server.repositories:
             self.refuse(404, "RepoNotFound")
         elif parts[5] != COMMIT:
             self.refuse(404, "RevisionNotFound")
         else:
-            files = self.server.files.items()
+            name, files = f"owner/{parts[3]}", self.server.repositories[parts[3]].items()
             tree = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in files]
             siblings = [{"rfilename": name} for name, _ in files]
-            about = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": siblings}
+            about = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}
             self.send(json.dumps(tree if parts[4] == "tree" else about).encode(), body, "application/json")
 
     def send(self, content, body, kind="application/octet-stream"):
@@ -98,13 +98,14 @@ class Hub(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked = []
-    server.files = {
+    tiny = {
         "model.pt": CHECKPOINT.read_bytes(),
         "dataset_stats.json": json.dumps(STATISTICS).encode(),
         "config.yaml": CONFIG.encode(),
         "README.md": CARD.encode(),
         "optimizer.pt": b"not asked for",
     }
+    server.repositories = {"tiny": tiny}
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -144,33 +145,37 @@ for hub_id in sys.argv[1:]:
 """
 
 
-def test_a_pinned_checkpoint_is_fetched_imported_and_its_licence_shown(run, server, tmp_path):
-    words = ("-m", "imagewam_ros", "import", f"owner/tiny@{COMMIT}", str(tmp_path / "out"))
-    done = run(*words, "--period-ms", "50", "--first-row-offset", "1")
+IMPORTS = """
+import sys
+from imagewam_ros.cli import main
+first = sys.argv.index("then")
+sys.exit(main(sys.argv[1:first]) or main(sys.argv[first + 1:]))
+"""
+
+
+def test_pinned_weights_are_fetched_imported_and_their_licence_shown(run, server, tmp_path):
+    """A checkpoint, then an image editor without its single file: the same weights again, gigabytes of them."""
+    source = publish("flux2_9b", tmp_path / "published")
+    editor = {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    server.repositories["editor"] = {**editor, "flux-2.safetensors": b"not asked for"}
+    rows = ("--period-ms", "50", "--first-row-offset", "1")
+    cell = ("--backbone", str(sizes("flux2_9b", tmp_path)), "--robot", "sim_cell", "--layout", "compact_288x256")
+    imports = ("import", f"owner/tiny@{COMMIT}", str(tmp_path / "policy"), *rows, "then")
+    done = run("-c", IMPORTS, *imports, "import", f"owner/editor@{COMMIT}", str(tmp_path / "base"), *cell, *rows)
     assert done.returncode == 0, done.stderr
     assert "flux2, 14 action dims" in done.stdout
     assert "licence that their page states: other, flux-non-commercial-license" in done.stdout
-    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert "licence that their page states: other, small-licence" in done.stdout
+    assert (tmp_path / "policy" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "base" / "config.json").read_text())["untrained"] is True
     fetched = {line.rsplit("/", 1)[-1] for line in server.asked if line.startswith("GET /owner/tiny/resolve/")}
     assert fetched == {"model.pt", "dataset_stats.json", "config.yaml", "README.md"}
+    assert f"GET /owner/editor/resolve/{COMMIT}/README.md" in server.asked
+    assert f"GET /owner/editor/resolve/{COMMIT}/flux-2.safetensors" not in server.asked
     assert [line for line in server.asked if "owner" in line and COMMIT not in line] == []
     server.asked.clear()
     again = run("-c", REFUSED, f"owner/tiny@{COMMIT}", HF_HUB_OFFLINE="1")
     assert again.stdout.startswith("fetched") and server.asked == []
-
-
-def test_a_pinned_image_editor_is_fetched_without_its_single_file(run, server, tmp_path):
-    """The file beside a pipeline's folders holds the same weights again, and gigabytes of them."""
-    source = publish("flux2_9b", tmp_path / "published")
-    server.files = {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    server.files["flux-2.safetensors"] = b"not asked for"
-    words = ("--backbone", str(sizes("flux2_9b", tmp_path)), "--robot", "sim_cell", "--layout", "compact_288x256")
-    asked = ("-m", "imagewam_ros", "import", f"owner/tiny@{COMMIT}", str(tmp_path / "out"), *words)
-    done = run(*asked, "--period-ms", "50", "--first-row-offset", "1")
-    assert done.returncode == 0, done.stderr
-    assert "licence that their page states: other, small-licence" in done.stdout
-    assert "GET /owner/tiny/resolve/" + COMMIT + "/flux-2.safetensors" not in server.asked
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["untrained"] is True
 
 
 def test_what_cannot_be_fetched_is_refused_in_words(run, server):
@@ -189,7 +194,7 @@ def test_what_cannot_be_fetched_is_refused_in_words(run, server):
 
 
 def test_another_repository_is_named_as_such(run, server):
-    del server.files["config.yaml"], server.files["dataset_stats.json"]
+    del server.repositories["tiny"]["config.yaml"], server.repositories["tiny"]["dataset_stats.json"]
     found = run("-c", REFUSED, f"owner/tiny@{COMMIT}").stdout
     assert "lacks dataset_stats.json, config.yaml; it is no official ImageWAM checkpoint" in found
 
