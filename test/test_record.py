@@ -172,7 +172,7 @@ def test_labels_are_changed_afterwards(tmp_path: Path, capsys: pytest.CaptureFix
     assert read_provenance(tmp_path / "episode_0").label == "success"
     with pytest.raises(ConfigError, match="say what to label failure: --episode FOLDER"):
         record.run(parse("--label", "failure"))
-    with pytest.raises(EpisodeError, match=r"has no metadata\.yaml: no bag, or one that was cut off"):
+    with pytest.raises(EpisodeError, match=r"has no metadata\.yaml: its recording was cut off"):
         record.run(parse("--label", "failure", "--episode", str(tmp_path)))
 
 

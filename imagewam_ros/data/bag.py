@@ -24,6 +24,7 @@ from imagewam_ros.data.bag_types import definition
 from imagewam_ros.data.mcap_file import COMPRESSORS, McapFile
 
 METADATA = "metadata.yaml"
+INFORMATION = "rosbag2_bagfile_information"
 RESERVE, RESERVE_BYTES = ".reserve", 2**18
 """A file that is given up at the end, so that a full disk has room for index and metadata."""
 
@@ -158,19 +159,29 @@ def write_metadata(directory: Path, summary: BagSummary, custom: Mapping[str, st
         "custom_data": dict(custom),
         "ros_distro": os.environ.get("ROS_DISTRO", ""),
     }
-    _replace(directory / METADATA, {"rosbag2_bagfile_information": information})
+    _replace(directory / METADATA, {INFORMATION: information})
 
 
-def rewrite_custom(directory: Path, custom: Mapping[str, str]) -> None:
-    """Change keys of a whole bag's custom data. Raises EpisodeError where there is no metadata.yaml."""
+def read_information(directory: Path) -> dict[str, Any]:
+    """Return what metadata.yaml says of a bag. Raises EpisodeError where there is none, or a damaged one."""
     path = directory / METADATA
     try:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
+        information: dict[str, Any] = {"custom_data": None, **data[INFORMATION]}
     except FileNotFoundError:
-        raise EpisodeError(f"{directory} has no {METADATA}: its recording was cut off; recover it first") from None
-    information = data["rosbag2_bagfile_information"]
-    information["custom_data"] = {**(information.get("custom_data") or {}), **custom}
-    _replace(path, data)
+        raise EpisodeError(f"{directory} has no {METADATA}: its recording was cut off; recover or remove it") from None
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EpisodeError(f"{path} is damaged ({reason}); remove it, then recover the recording") from error
+    information["custom_data"] = information["custom_data"] or {}
+    return information
+
+
+def rewrite_custom(directory: Path, custom: Mapping[str, str]) -> None:
+    """Change keys of a whole bag's custom data. Raises EpisodeError as `read_information` does."""
+    information = read_information(directory)
+    information["custom_data"] |= custom
+    _replace(directory / METADATA, {INFORMATION: information})
 
 
 def metadata_hash(directory: Path) -> str:

@@ -7,12 +7,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EpisodeError, unknown_name
 from imagewam_ros.core.schema import Source
-from imagewam_ros.data.bag import METADATA, rewrite_custom
+from imagewam_ros.data.bag import read_information, rewrite_custom
 from imagewam_ros.data.bag_read import messages
 from imagewam_ros.data.bag_types import typestore
 from imagewam_ros.data.episode import CUSTOM_KEY, JOINT_TOPIC, Provenance, read_provenance
@@ -38,7 +36,7 @@ def label_episode(directory: Path, label: str, instruction: str = "") -> Provena
 
 def is_foreign(directory: Path) -> bool:
     """Whether a whole bag was recorded by another program. Raises EpisodeError where there is no bag."""
-    return CUSTOM_KEY not in (_information(directory).get("custom_data") or {})
+    return CUSTOM_KEY not in read_information(directory)["custom_data"]
 
 
 def adopt(
@@ -101,19 +99,8 @@ def _policy_seen(directory: Path, kinds: Mapping[str, str]) -> bool:
 
 def _kinds(directory: Path) -> dict[str, str]:
     """Type of each recorded topic."""
-    topics = [topic["topic_metadata"] for topic in _information(directory)["topics_with_message_count"]]
+    topics = [topic["topic_metadata"] for topic in read_information(directory)["topics_with_message_count"]]
     return {topic["name"]: topic["type"] for topic in topics}
-
-
-def _information(directory: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load((directory / METADATA).read_text(encoding="utf8"))
-    except FileNotFoundError:
-        raise EpisodeError(
-            f"{directory} has no {METADATA}: no bag, or one that was cut off; recover it first"
-        ) from None
-    information: dict[str, Any] = data["rosbag2_bagfile_information"]
-    return information
 
 
 def _match(topic: str, found: Collection[str], directory: Path) -> str:

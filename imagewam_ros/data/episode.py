@@ -17,13 +17,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, final
 
 import numpy as np
-import yaml
 
 from imagewam_ros.core.config import build
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import EpisodeError, unknown_name
 from imagewam_ros.core.schema import Floats, Image, JointState
-from imagewam_ros.data.bag import BagWriter, Topic
+from imagewam_ros.data.bag import BagWriter, Topic, read_information
 from imagewam_ros.data.bag_images import to_rgb
 from imagewam_ros.data.bag_read import messages
 from imagewam_ros.data.bag_types import typestore
@@ -199,17 +198,20 @@ class EpisodeReader:
 
 def read_provenance(directory: Path) -> Provenance:
     """Return an episode's provenance. Raises EpisodeError saying what is wrong with the folder."""
-    path = directory / "metadata.yaml"
     if not directory.is_dir():
         raise EpisodeError(f"no episode at {directory}; check the path")
-    if not path.exists():
-        raise EpisodeError(f"{directory} has no metadata.yaml: its recording was cut off; recover or remove it")
-    text = path.read_text(encoding="utf8")
-    information = (yaml.safe_load(text) or {}).get("rosbag2_bagfile_information", {})
-    custom = information.get("custom_data") or {}
+    custom = read_information(directory)["custom_data"]
     if CUSTOM_KEY not in custom:
-        raise EpisodeError(f"{directory} is a bag without {CUSTOM_KEY!r} in its custom data; convert it first")
-    return build(Provenance, json.loads(custom[CUSTOM_KEY]), str(directory))
+        raise EpisodeError(
+            f"{directory} is a bag without {CUSTOM_KEY!r} in its custom data; label it by `imagewam record --label`"
+        )
+    try:
+        about = json.loads(custom[CUSTOM_KEY])
+    except ValueError as error:
+        raise EpisodeError(
+            f"{directory}: {CUSTOM_KEY!r} in its custom data is damaged: {error}; leave it out"
+        ) from error
+    return build(Provenance, about, str(directory))
 
 
 def find_episodes(root: Path) -> list[Path]:

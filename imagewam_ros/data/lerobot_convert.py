@@ -56,16 +56,18 @@ def convert(root: Path, out: Path, config: ConvertConfig, workers: int = 2) -> I
 
 def _shared(episodes: Sequence[Path], config: ConvertConfig) -> Provenance:
     """Provenance of the first episode that is ours and has a label that is taken."""
+    unread: list[str] = []
     for directory in episodes:
         try:
             about = read_provenance(directory)
-        except EpisodeError:
-            continue  # its own report says why
+        except EpisodeError as error:
+            unread.append(str(error))
+            continue
         if about.label in config.labels:
             return with_latency(about, config)
     raise EpisodeError(
         f"none of {len(episodes)} episodes in {episodes[0].parent} is labelled {' or '.join(config.labels)}; "
-        "label them by the recorder's services, or name other labels"
+        f"label them by the recorder's services, or name other labels{'; ' if unread else ''}{'; '.join(unread[:3])}"
     )
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from imagewam_ros.core.schema import Floats
-from imagewam_ros.data.bag import METADATA
+from imagewam_ros.data.bag import read_information
 from imagewam_ros.data.bag_counts import COUNTS_KEY
 from imagewam_ros.data.bag_streams import Plan, Stamps, Streams
 from imagewam_ros.data.interventions import runs
@@ -90,8 +89,7 @@ def describe(report: EpisodeReport, streams: Streams, plan: Plan) -> None:
 
 def recorder_counts(directory: Path) -> dict[str, Any]:
     """Return what the recorder counted, empty where the episode was made without one."""
-    data = yaml.safe_load((directory / METADATA).read_text(encoding="utf8"))["rosbag2_bagfile_information"]
-    counted: dict[str, Any] = json.loads((data.get("custom_data") or {}).get(COUNTS_KEY, "{}"))
+    counted: dict[str, Any] = json.loads(read_information(directory)["custom_data"].get(COUNTS_KEY, "{}"))
     return counted
 
 

@@ -10,6 +10,9 @@ from mcap.reader import make_reader
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.episode import EpisodeReader, EpisodeWriter, find_episodes, read_provenance
+from imagewam_ros.data.lerobot_convert import convert
+from imagewam_ros.data.lerobot_judge import ConvertConfig
+from imagewam_ros.data.recover import recover
 
 
 def test_what_was_written_is_read(rig: Any) -> None:
@@ -50,6 +53,28 @@ def test_cut_off_episode_is_not_whole(rig: Any) -> None:
         EpisodeReader(rig.root / "cut")
     with pytest.raises(EpisodeError, match=r"no whole episode in .* \(1 cut off\)"):
         find_episodes(rig.root)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"rosbag2: [", r"metadata\.yaml is damaged \(while parsing a flow"),
+        (b"", r"metadata\.yaml is damaged .* then recover the recording"),
+        (b"\xff\xfe\x00", r"metadata\.yaml is damaged \('utf-8' codec"),
+        (b"rosbag2_bagfile_information: {custom_data: {imagewam: '{{'}}", "'imagewam' in its custom data is damaged"),
+        (b"rosbag2_bagfile_information: {}", "is a bag without 'imagewam' in its custom data; label it"),
+    ],
+)
+def test_damaged_metadata_is_named_and_made_anew(rig: Any, text: bytes, reason: str) -> None:
+    folder = rig.record()
+    (folder / "metadata.yaml").write_bytes(text)
+    with pytest.raises(EpisodeError, match=reason):
+        read_provenance(folder)
+    with pytest.raises(EpisodeError, match="none of 1 episodes .* is labelled success; .* other labels; .*" + reason):
+        list(convert(rig.root, rig.root / "out", ConvertConfig(), workers=1))
+    (folder / "metadata.yaml").unlink()
+    assert recover(folder).messages
+    assert read_provenance(folder).instruction == rig.provenance().instruction
 
 
 def test_damaged_file_is_named(rig: Any) -> None:
