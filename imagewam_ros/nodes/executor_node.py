@@ -71,7 +71,9 @@ class ExecutorNode(ManagedNode):
         self._log = ExecutorLog(self, executor, config)
         self.subscribe(ActionChunkMsg, topics.CHUNK, self._on_chunk, qos.CHUNKS_IN)
         self.subscribe(JointStateMsg, topics.JOINT_STATES, self._on_joint_state, qos.JOINT_STATES)
-        self.serve(Trigger, topics.HOLD, lambda *_: self._ask(partial(executor.hold, "asked to hold"), keep=True))
+        for name in (topics.HOLD, topics.PAUSE):
+            hold = partial(executor.hold, f"asked to {name.rpartition('/')[2]}")
+            self.serve(Trigger, name, lambda *_, hold=hold: self._ask(hold, keep=True))
         self.serve(Trigger, topics.RESUME, lambda *_: self._ask(executor.resume))
         self.serve(Trigger, topics.RESET_FAULT, lambda *_: self._ask(executor.reset_fault))
         self.serve(Trigger, topics.RELEASE, lambda *_: self._ask(lambda: executor.release(self._now_ns)))

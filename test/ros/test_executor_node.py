@@ -126,6 +126,9 @@ def test_hold_and_resume(cell) -> None:
     running.send(running.chunk(running.lean(0.2)))
     running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
     running.check_limits()
+    assert "asked to pause" in running.probe.call(Trigger, topics.PAUSE, Trigger.Request()).message
+    running.send(running.chunk(running.lean(0.1)))
+    running.wait(lambda s: "executor is on hold: asked to pause; resume it first" in s.refusal)
 
 
 def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
