@@ -9,6 +9,8 @@ also start ros2_control.launch.py.
 import atexit
 import shutil
 import tempfile
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import List  # noqa: UP035  launch on Humble does not know list[str]
 
@@ -21,6 +23,7 @@ from launch.actions import (
 )
 from launch.conditions import IfCondition
 from launch.events.process import ProcessExited
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
@@ -68,11 +71,24 @@ def generate_launch_description() -> LaunchDescription:
 def prepare(context: LaunchContext) -> None:
     """Raise what is missing before anything starts; give the site's parameters to whatever namespace the cell is in."""
     chosen = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    for word in misspelt(context.argv):
+        get_logger("dual_arm").warning(word)
     require_packages(needed_packages(settings(chosen)))
     folder = tempfile.mkdtemp(prefix="imagewam_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     context.launch_configurations[SITE] = str(write_site_parameters(*site_of(context), Path(folder)))
     context.launch_configurations["output"] = executor_output(*site_of(context))
+
+
+def misspelt(words: Sequence[str]) -> list[str]:
+    """What is nearly an argument of ours, which launch passes over in silence: shdow:=true would move the arms.
+
+    No error, because a launch file that includes this one has arguments of its own.
+    """
+    names = [argument.name for argument in ARGUMENTS]
+    given = [word.partition(":=")[0] for word in words if ":=" in word]
+    near = {name: get_close_matches(name, names, n=1, cutoff=0.8) for name in given if name not in names}
+    return [f"no argument is called {name!r}; did you mean {found[0]}?" for name, found in near.items() if found]
 
 
 def site_of(context: LaunchContext) -> tuple[str, str]:

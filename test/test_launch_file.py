@@ -87,6 +87,14 @@ def test_the_same_processes_run_as_under_up(described: tuple[Any, Any], chosen: 
     assert tuple(value.evaluate(context)) == parameters(processes[-1], values)["nodes"]
 
 
+def test_a_misspelt_argument_is_pointed_out(described: tuple[Any, Any]) -> None:
+    del described
+    misspelt = runpy.run_path(str(FILE))["misspelt"]
+    assert misspelt(["shdow:=true", "robot:=aloha", "a_parents_own:=1", "--debug"]) == [
+        "no argument is called 'shdow'; did you mean shadow?"
+    ]
+
+
 def test_a_death_has_the_consequence_of_the_graph(described: tuple[Any, Any]) -> None:
     del described
     consequence = runpy.run_path(str(FILE))["consequence"]
