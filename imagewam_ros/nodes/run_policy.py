@@ -109,6 +109,8 @@ class RunPolicyServer:
             self._ended.set_result("cancelled")
         elif self._executor.state in UNABLE:
             self._ended.set_result(f"{UNABLE[self._executor.state]}: {self._executor.reason}")
+        elif not self._node.count_publishers(topics.STATUS):
+            self._ended.set_result("nobody tells the executor's status any more; did its process end?")
         elif elapsed_s >= self._goal.request.timeout_s:
             self._ended.set_result("")
 

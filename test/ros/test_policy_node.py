@@ -225,6 +225,13 @@ def test_run_has_a_limited_time_and_a_reason_for_its_end(spawn, probe, checkpoin
     end = result(stopped)
     assert not end.success and end.reason == "the executor faulted: left arm's joint states silent"
 
+    status.publish(ExecutorStatus(state=ExecutorStatus.HOLDING))
+    begun: list = []
+    assert probe.until(lambda: begun.append(send()[0]) or begun[-1].accepted)
+    probe.node.destroy_publisher(status)
+    end = result(begun[-1])
+    assert not end.success and end.reason == "nobody tells the executor's status any more; did its process end?"
+
 
 def test_committed_rows_follow_the_measured_delays_and_a_late_chunk_says_so(spawn, probe, checkpoint) -> None:
     given = {"sampling__chunking": "frozen", "replan_period_s": 0.05, "delay_quantile": 1.0, "sync__max_age_s": 5.0}
