@@ -63,6 +63,7 @@ def test_frames_form_one_tree_with_tools_and_cameras(robot, urdf):
     assert len(set(links)) == len(links)
     assert len(parents) == len(tree.findall("joint")) == len(links) - 1
     assert set(links) - set(parents) == {"world"}
+    assert "base_link" in links, "what RViz and Foxglove look from"
     assert {arm.tool_frame for arm in robot.arms} <= set(links)
     assert {camera.frame for camera in robot.cameras} <= set(links)
 
