@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Skip what this machine cannot run; make records of episodes."""
+"""Skip what this machine cannot run; draw the same numbers in any order; make records of episodes."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not cuda_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed torch for fixtures and test: which tests ran before in this process differs from run to run."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def cuda_available() -> bool:
