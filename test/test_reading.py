@@ -3,6 +3,7 @@
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,15 @@ def episode(tmp_path: Path) -> Path:
     return write_episodes(tmp_path / "long", 1, frames=40)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process grows beyond 64 kB, as on a disk that is nearly full."""
+    """No file of this process, pytest's log among them, grows beyond 64 kB, as on a disk that is nearly full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_mosaics_are_those_of_the_frames(tmp_path: Path) -> None:
@@ -99,17 +102,16 @@ def test_space_is_there_before_anything_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "b.npy").exists()
 
 
-def test_a_disk_that_fills_up_ends_with_a_word_and_nothing_half(
-    tmp_path: Path, episode: Path, small_files: None
-) -> None:
-    with pytest.raises(DiskError, match=r"cannot write .*a\.npy: .*File too large"):
+def test_a_disk_that_fills_up_ends_with_a_word_and_nothing_half(tmp_path: Path, episode: Path) -> None:
+    with small_files(), pytest.raises(DiskError, match=r"cannot write .*a\.npy: .*File too large"):
         reserve(tmp_path / "a.npy", np.uint8, (1 << 17,))
     assert not (tmp_path / "a.npy").exists()
     with (
+        small_files(),
         pytest.raises(DiskError, match=r"cannot write .*state\.safetensors: .*give the command again"),
         writing(tmp_path / "state.safetensors"),
     ):
         save_file({"weight": torch.zeros(1 << 17)}, tmp_path / "state.safetensors")
-    with pytest.raises(DiskError, match=r"cannot write .*pixels\.npy"):
+    with small_files(), pytest.raises(DiskError, match=r"cannot write .*pixels\.npy"):
         read(episode, tmp_path)
     assert not (tmp_path / "demonstrations.npz").exists()

@@ -79,8 +79,8 @@ def test_an_absent_server_is_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"ws://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(RemoteError, match=f"no policy server at {address}: .* is it running"):
-        RemotePolicy(parse_address(address), ROBOT.joint_names)
+        with pytest.raises(RemoteError, match=f"no policy server at {address}: .* is it running"):
+            RemotePolicy(parse_address(address), ROBOT.joint_names)
 
 
 def test_what_does_not_speak_websocket_is_no_server() -> None:
