@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one thread that owns the executor: it alone calls it, once per control period.
 
-Everything else asks it through a queue that is emptied before each tick, so no lock can hold a
+Everything else asks it through a queue that is served before each tick, so no lock can hold a
 tick up. Deadlines are absolute, in the clock of the observations' stamps, real or simulated.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from rclpy.clock import Clock
@@ -262,13 +262,9 @@ class ControlThread:
         return round(time.monotonic_ns() * self._scale)
 
     def _serve(self) -> None:
-        while True:
+        for _ in range(self._requests.qsize()):  # what comes meanwhile must not keep the tick waiting
             try:
-                request = self._requests.get_nowait()
-            except Empty:
-                return
-            try:
-                request()
+                self._requests.get_nowait()()
             except Exception as error:  # noqa: BLE001
                 self._fault(error)
 

@@ -116,6 +116,20 @@ def test_what_came_too_late_is_not_done_but_for_a_stop(thread: ControlThread, cl
     assert thread.ask(lambda: 42) == 42 and done == ["hold"]
 
 
+def test_requests_without_end_keep_no_tick_waiting(thread: ControlThread, clock: ROSClock, ear: Ear) -> None:
+    ticked = threading.Event()
+
+    def again() -> None:
+        if not ticked.is_set():
+            thread.tell(again)
+
+    thread.tell(again)
+    for tick in range(1, 4):
+        move(clock, 0.005 * tick + 0.001)
+        assert soon(lambda n=tick: ear.steps == n)
+    ticked.set()
+
+
 def test_what_one_activation_left_unanswered_is_no_matter_of_the_next(
     thread: ControlThread, executor: Executor, clock: ROSClock, ear: Ear
 ) -> None:
