@@ -20,7 +20,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import EpisodeError
 from imagewam_ros.data.bag import rewrite_custom
 from imagewam_ros.data.bag_recorder import Recording
-from imagewam_ros.data.episode import CUSTOM_KEY, Provenance
+from imagewam_ros.data.episode import CUSTOM_KEY, FIRST_SEED, Provenance
 from imagewam_ros.data.interventions import Corrections
 from imagewam_ros.msg import ActionChunk, EpisodeStatus, ExecutorEvent, SimStatus
 from imagewam_ros.nodes import parameters, qos, topics
@@ -109,7 +109,7 @@ class RecorderNode(ManagedNode):
         self._streams = {name: recording.add(topic) for name, topic in self._raw.topics.items()}
         for name, (data, published_ns) in self._raw.latched.items():
             recording.put(self._streams[name], self.get_clock().now().nanoseconds, data, published_ns)
-        self._label, self._state, self._reason = "", EpisodeStatus.RECORDING, ""
+        self._label, self._state, self._reason = "", EpisodeStatus.RECORDING, _caution(about)
         self._began_ns, self._ended_ns = self.steady.now().nanoseconds, 0
         self._recording = recording
         self._publish_status()
@@ -241,6 +241,13 @@ class RecorderNode(ManagedNode):
 
 def _custom(about: Provenance) -> dict[str, str]:
     return {CUSTOM_KEY: json.dumps(dataclasses.asdict(about))}
+
+
+def _caution(about: Provenance) -> str:
+    """What to know of an episode before it is recorded, empty where there is nothing."""
+    if not 0 <= about.seed < FIRST_SEED:
+        return ""
+    return f"the scene's seed {about.seed} is one of evaluation, training refuses it; reset to one from {FIRST_SEED} up"
 
 
 def main() -> int:

@@ -113,6 +113,7 @@ def test_a_takeover_by_the_expert_is_recorded_as_an_intervention(spawn, probe, t
     about = read_provenance(folder)
     assert len(about.interventions) == 1 and about.task == "block_lift" and about.label == "success"
     first = next(event for event in events if event.trigger == "accepted")
+    assert any("the scene's seed 1002 is one of evaluation" in one.reason for one in episode)
     assert about.interventions[0][0] == messages.stamp_ns(first.header.stamp), "the wait before it is none"
     assert label_episode(folder, "success").interventions == about.interventions
     frames = read_frames(folder)
