@@ -91,14 +91,15 @@ class Book:
         config.out.mkdir(parents=True, exist_ok=True)
         self._path, about = config.out / "trials.jsonl", config.out / "session.json"
         known = json.loads(about.read_text(encoding="utf8")) if about.exists() else None
-        drawn = known["seed"] if known else secrets.randbelow(2**31)
-        self.config = config = replace(config, seed=drawn if config.seed is None else config.seed)
+        drawn: int = known["seed"] if known else secrets.randbelow(2**31)
+        seed = drawn if config.seed is None else config.seed
+        self.config = config = replace(config, seed=seed)
         session = {
             "policies": [identity(policy) for policy in config.policies],
             "robot": config.robot,
             "instruction": config.instruction,
             "trials": config.trials,
-            "seed": config.seed,
+            "seed": seed,
         }
         if known is None:
             part = about.with_suffix(".part")
@@ -107,7 +108,7 @@ class Book:
         elif known != session:
             raise ConfigError(f"{about} is of another session; choose another --out, or give the same options again")
         self.trials = [RealTrial(**row) for row in read_rows(self._path)]
-        self.order = schedule(len(config.policies), config.trials, session["seed"])
+        self.order = schedule(len(config.policies), config.trials, seed)
 
     @property
     def next(self) -> int | None:

@@ -136,10 +136,10 @@ def test_without_a_graph_it_says_so(terminal, tmp_path: Path) -> None:
 class Pretended:
     """A graph whose policy ends its run when that is cancelled, unless it hangs.
 
-    It hears late that the executor is active, so it refuses to run at first.
+    It hears late that the executor is active, so it refuses to run at first, or for good.
     """
 
-    def __init__(self, probe, hangs: bool) -> None:
+    def __init__(self, probe, hangs: bool, sees: bool = True, refuses: bool = False) -> None:
         self.states = {"executor": State.PRIMARY_STATE_INACTIVE, "policy": State.PRIMARY_STATE_UNCONFIGURED}
         self.hangs, self.silent, self._ended, node = hangs, False, Future(), probe.node
         beside = ReentrantCallbackGroup()  # a silent one stops no other
@@ -152,7 +152,9 @@ class Pretended:
         camera = load_embodiment("sim_cell").cameras[0]
         picture = messages.from_image(np.zeros((camera.height, camera.width, 3), np.uint8), 1, camera.frame)
         images = node.create_publisher(Image, camera.topic, qos.IMAGES)
-        node.create_timer(0.1, lambda: images.publish(picture))
+        self._refuses = refuses
+        if sees:
+            node.create_timer(0.1, lambda: images.publish(picture))
 
     @property
     def moves(self) -> bool:
@@ -171,7 +173,7 @@ class Pretended:
 
     def _judge(self, goal: object) -> GoalResponse:
         self._asked += 1
-        return GoalResponse.ACCEPT if self._asked > 1 else GoalResponse.REJECT
+        return GoalResponse.ACCEPT if self._asked > 1 and not self._refuses else GoalResponse.REJECT
 
     def _cancel(self, goal: object) -> CancelResponse:
         if not self.hangs:
@@ -239,6 +241,24 @@ def test_quitting_ends_a_run_without_a_verdict(running, typed: str | None, tmp_p
     assert session.process.wait(90) == 0, session.text()
     assert not graph.moves and "ended after" not in session.text()
     assert not (tmp_path / "session" / "trials.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        ({"sees": False}, "error: no picture from head_camera/color/image_raw; is the camera's driver running?"),
+        ({"refuses": True}, "error: the policy refused to run 'lift"),
+    ],
+)
+def test_what_is_missing_ends_the_session(terminal, probe, tmp_path: Path, graph: dict[str, bool], says: str) -> None:
+    write_picture(tmp_path / "reference.png", np.zeros((8, 8, 3), np.uint8))
+    pretended = Pretended(probe, hangs=False, **graph)
+    session = terminal(str(tmp_path / "session"), program=("-c", APART))
+    seen = [True] if "sees" in graph else pretended.overlays
+    assert probe.until(lambda: seen and "Enter begins" in session.text(), STARTS_S), session.text()
+    session.type("")
+    assert session.process.wait(90) == 2, session.text()
+    assert says in session.text() and not pretended.moves, session.text()
 
 
 def test_a_disk_that_fails_ends_the_session(begun, tmp_path: Path) -> None:
