@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accumulate", type=int, help="parts of a batch, one after another: less memory for the same step"
     )
+    parser.add_argument("--learning-rate", type=float, help="highest one of the network, instead of the preset's")
     parser.add_argument(
         "--lora-rank", type=int, help="train adapters of this rank, merged at the end; 0 trains all weights"
     )
@@ -76,6 +77,7 @@ def changed(preset: Preset, arguments: argparse.Namespace) -> Preset:
         "batch": arguments.batch,
         "targets": _targets(preset.training, arguments.batch),
         "accumulate": arguments.accumulate,
+        "learning_rate": arguments.learning_rate,
         "lora_rank": arguments.lora_rank,
         "held_back": tuple(arguments.hold_back) if arguments.hold_back else None,
         "hold_back_steps": arguments.hold_back_steps,

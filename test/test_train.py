@@ -22,7 +22,7 @@ from imagewam_ros import train
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError, EmbodimentMismatch, EpisodeError, ImageWamError
 from imagewam_ros.core.schema import Observation
-from imagewam_ros.data.dataset import Dataset
+from imagewam_ros.data.dataset import Dataset, Demonstration
 from imagewam_ros.data.episode import read_provenance
 from imagewam_ros.model import flow
 from imagewam_ros.model.checkpoint import load_checkpoint
@@ -253,8 +253,14 @@ def test_chunk_error_falls_with_training(samples: Samples, tmp_path: Path) -> No
 
 def test_loss_that_is_no_number_stops(samples: Samples, tmp_path: Path) -> None:
     broken = replace(samples, latents=np.full_like(samples.latents, np.nan))
-    with pytest.raises(ImageWamError, match="loss is nan at step 0; lower the learning rate"):
+    with pytest.raises(ImageWamError, match="loss is nan and its gradient nan at step 0; train with a lower"):
         train_network(fresh(SMALL.training), broken, np.arange(16), SMALL.training, 0, tmp_path)
+    progress, config = fresh(SMALL.training), replace(SMALL.training, save_every=1)
+    weight = progress.network.proprio_encoder.weight
+    weight.register_hook(lambda gradient: gradient * np.inf)
+    with pytest.raises(ImageWamError, match=r"loss is \d.* and its gradient (nan|inf) at step 0"):
+        train_network(progress, samples, np.arange(16), config, 0, tmp_path)
+    assert weight.isfinite().all() and not (tmp_path / "state.safetensors").exists()
 
 
 def test_state_of_another_network_is_refused(tmp_path: Path, samples: Samples) -> None:
@@ -368,9 +374,24 @@ def test_demonstrations_survive_the_disk(samples: Samples, tmp_path: Path) -> No
 
 
 def test_held_out_demonstrations_lie_among_all() -> None:
-    learned, held = run.split(100, 0.05)
+    shown = [Demonstration(f"episode_{i}", "lift", i, np.zeros((4, 1)), np.zeros((4, 1))) for i in range(100)]
+    learned, held = run.split(shown, 0.05)
     assert held == [10, 30, 50, 70, 90] and sorted(learned + held) == list(range(100))
-    assert run.split(1, 0.05) == ([0], [0])
+    assert run.split(shown[:1], 0.05) == ([0], [0])
+    stretches = [shown[i // 3] for i in range(30)]
+    assert run.split(stretches, 0.05) == ([*range(15), *range(18, 30)], [15, 16, 17]), "an episode is not cut in two"
+
+
+def test_what_is_not_learned_is_not_judged(samples: Samples) -> None:
+    network, ends = fresh(SMALL.training).network, samples.dataset.chunks(np.arange(24))[1].any(1)
+
+    def judged(open_end: bool, mask_past_end: bool) -> float:
+        shown = [replace(one, open_end=open_end) for one in samples.dataset.demonstrations]
+        part = replace(samples, dataset=Dataset(shown, samples.contract.horizon, samples.contract.relative))
+        return chunk_error(network, part, np.flatnonzero(ends), mask_past_end=mask_past_end).all
+
+    assert judged(open_end=True, mask_past_end=False) == judged(open_end=False, mask_past_end=True)
+    assert judged(open_end=False, mask_past_end=False) != judged(open_end=False, mask_past_end=True)
 
 
 def test_learning_rate_rises_then_falls() -> None:

@@ -31,6 +31,7 @@ NETWORK = small_networks.network("flux2")
         ({"prefix_at_zero": False}, "every sample needs a target: set targets to batch"),
         ({"precision": "float16"}, "precision is float32 or bfloat16, found 'float16'"),
         ({"lora_rank": -1}, "lora_rank is not negative"),
+        ({"learning_rate": -1e-3}, "learning_rate is not negative, found -0.001"),
         ({"held_out": 1.0}, "held_out and average are at least 0 and below 1"),
         ({"average": -0.1}, "held_out and average are at least 0 and below 1"),
     ],

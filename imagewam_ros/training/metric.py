@@ -26,13 +26,19 @@ class ChunkError(NamedTuple):
     of: Mapping[str, float]
 
 
-def chunk_error(network: ImageWamNetwork, samples: Samples, rows: Rows, seed: int = 0) -> ChunkError:
-    """Sample chunks at up to 192 frames of `rows`, the same frames and noise on every call."""
+def chunk_error(
+    network: ImageWamNetwork, samples: Samples, rows: Rows, seed: int = 0, *, mask_past_end: bool = False
+) -> ChunkError:
+    """Sample chunks at up to 192 frames of `rows`, the same frames and noise on every call.
+
+    Rows of a chunk that training leaves out do not count: what comes after an open end, with mask_past_end after any.
+    """
     chosen = np.random.default_rng(seed).permutation(rows)[:FRAMES]
-    wanted, _ = samples.actions(chosen)
+    wanted, past_end = samples.actions(chosen)
+    counts = torch.from_numpy(~(past_end if mask_past_end else samples.dataset.unknown(chosen)))
     noise = torch.randn(samples.widened(wanted).shape, generator=torch.Generator().manual_seed(seed))
     sampled = sample_chunks(network, samples, chosen, noise).cpu()
-    error = (sampled - wanted).square().mean((1, 2)).numpy()
+    error = (((sampled - wanted).square().mean(2) * counts).sum(1) / counts.sum(1)).numpy()
     early = samples.dataset.time[chosen] < EARLY
     texts = np.array([samples.dataset.demonstrations[owner].instruction for owner in samples.dataset.owner[chosen]])
     return ChunkError(

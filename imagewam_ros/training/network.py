@@ -30,7 +30,7 @@ from imagewam_ros.training.lora import inject
 from imagewam_ros.training.presets import TrainConfig
 from imagewam_ros.training.rates import cosine
 from imagewam_ros.training.samples import Samples
-from imagewam_ros.training.team import Team, gather_no_more, gathered, like, part_of, shard, share
+from imagewam_ros.training.team import Team, gather_no_more, gathered, like, part_of, shard, share, whole
 
 LOG_EVERY = 50
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -98,7 +98,7 @@ def train_network(
     """Train to the end of `config` or to step `until`, saving to `store` on the way; `watch` may add a word to the log.
 
     What is saved has been watched, so a resumed run has seen what an uninterrupted one would have. Raises
-    ImageWamError when the loss is no number any more.
+    ImageWamError as `learn` does.
     """
     begin, cpu = time.perf_counter(), time.process_time()
     sums = torch.zeros(2)
@@ -112,14 +112,10 @@ def train_network(
         total=config.steps,
         disable=not leads,
     )
-    for step in bar:
+    for _ in bar:
         loss = train_step(progress, samples, rows, config, seed)
         shared = progress.team.mean(torch.tensor([loss.action.item(), loss.video.item()]))
         sums += shared
-        if not math.isfinite(float(shared.sum())):
-            raise ImageWamError(
-                f"loss is {float(shared.sum())} at step {step}; lower the learning rate or resume from {store}"
-            )
         if progress.step % LOG_EVERY == 0:
             rate = progress.optimizer.param_groups[0]["lr"]
             action, video = (sums / LOG_EVERY).tolist()
@@ -148,7 +144,8 @@ def train_step(progress: Progress, samples: Samples, rows: Rows, config: TrainCo
 def learn(progress: Progress, batch: JointBatch, config: TrainConfig, shift: float) -> flow.Losses:
     """Do one step on `batch`, whose timesteps were drawn with `shift`, and return its losses before the step.
 
-    The batch goes through the network in equal parts, one after another, where config accumulates.
+    The batch goes through the network in equal parts, one after another, where config accumulates. Raises
+    ImageWamError, before the weights change, when loss or gradient is no number any more.
     """
     for group in progress.optimizer.param_groups:
         group["lr"] = config.learning_rate * cosine(progress.step, config.steps, config.warmup, config.floor)
@@ -157,7 +154,12 @@ def learn(progress: Progress, batch: JointBatch, config: TrainConfig, shift: flo
     parts = [_gradient(progress, share(batch, place, count), config, shift) for place in range(count)]
     loss = flow.Losses(*(torch.stack(of_parts).mean() for of_parts in zip(*parts, strict=True)))
     trained = progress.trained
-    nn.utils.clip_grad_norm_(trained.values(), config.clip)
+    norm = float(whole(nn.utils.clip_grad_norm_(trained.values(), config.clip)))
+    if not math.isfinite(float(loss.total) + norm):
+        raise ImageWamError(
+            f"loss is {float(loss.total)} and its gradient {norm} at step {progress.step}; "
+            "train with a lower --learning-rate. Neither the weights nor what was saved last are touched"
+        )
     progress.optimizer.step()
     progress.step += 1
     past = min(config.average, (1 + progress.step) / (10 + progress.step))

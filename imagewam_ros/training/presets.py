@@ -90,6 +90,8 @@ class TrainConfig:
             raise ConfigError(f"precision is float32 or bfloat16, found {self.precision!r}; lora_rank is not negative")
         if self.accumulate < 1:
             raise ConfigError(f"accumulate is at least 1, found {self.accumulate}")
+        if not self.learning_rate >= 0:
+            raise ConfigError(f"learning_rate is not negative, found {self.learning_rate}")
         if self.every < 1 or self.early < 1:
             raise ConfigError(f"every and early are at least 1, found {self.every} and {self.early}")
         if bool(self.held_back) != (self.hold_back_steps > 0):

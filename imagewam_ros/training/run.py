@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 QUALITY_FRAMES = 128
 
 Made = TypeVar("Made")
+Judge = Callable[[ImageWamNetwork], ChunkError]
+"""How far off a network is on the held-out frames."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def train(
         _prepare(preset, chosen, contract, checkpoint, out, seed, read, clock)
     team.wait()
     dataset = _dataset(load_demonstrations(out / "demonstrations.npz"), contract)
-    learned, held = split(len(dataset.demonstrations), preset.training.held_out)
+    learned, held = split(dataset.demonstrations, preset.training.held_out)
     used = dataset.every(preset.training.every)
     rows, held_rows = (np.intersect1d(dataset.of(places), used) for places in (learned, held))
     ground = _ground(preset, contract, checkpoint, out, dataset, robot)
@@ -111,7 +114,8 @@ def train(
         _say(*remarks)
     network, fresh = _network(preset, checkpoint)
     progress = _progress(network, preset, seed, out, team, fresh=fresh)
-    watch = partial(_watch, samples=samples, held_rows=held_rows, board=board, kept=out / KEPT)
+    judge = partial(chunk_error, samples=samples, rows=held_rows, mask_past_end=preset.training.mask_past_end)
+    watch = partial(_watch, judge=judge, board=board, kept=out / KEPT)
     for until, drawn in phases(dataset, rows, preset.training):
         train_network(progress, samples, drawn, preset.training, seed, out, watch, board, until)
     clock.lap("network")
@@ -123,7 +127,7 @@ def train(
         "parameters": sum(weight.numel() for weight in build_network(preset.spec, "meta").parameters()),
         "psnr_db": _psnr(ground.codec, out, held_rows),
         "steps": progress.step,
-        **_write(out, progress, preset, ground, samples, held_rows),
+        **_write(out, progress, preset, ground, samples, judge),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": team.size,
@@ -146,11 +150,11 @@ def _based(preset: Preset, base: Path | None) -> tuple[Preset, Checkpoint | None
 
 
 def _write(
-    out: Path, progress: Progress, preset: Preset, ground: Ground, samples: Samples, held_rows: Rows
+    out: Path, progress: Progress, preset: Preset, ground: Ground, samples: Samples, judge: Judge
 ) -> dict[str, Any]:
     """Write the checkpoints and return what report.json says of their held-out errors. All processes call it."""
     with averaged(progress) as mean:
-        error = chunk_error(mean, samples, held_rows)
+        error = judge(mean)
 
     def write(folder: Path, network: ImageWamNetwork) -> None:
         contract = samples.contract
@@ -168,15 +172,19 @@ def _write(
     }
 
 
-def split(count: int, held_out: float) -> tuple[list[int], list[int]]:
+def split(demonstrations: Sequence[Demonstration], held_out: float) -> tuple[list[int], list[int]]:
     """Places of the demonstrations to learn from and of those held out; at least one each.
 
-    The held-out ones lie evenly among all, so that every folder that has many gives some.
+    The held-out ones lie evenly among all, so that every folder that has many gives some. Stretches of one episode
+    stay together: one that is learned would tell what the next one holds.
     """
+    known = [(shown.name, shown.seed) for shown in demonstrations]
+    episode = np.cumsum([0, *(a != b for a, b in pairwise(known))]).tolist()
+    count = episode[-1] + 1
     held = min(max(1, round(count * held_out)), count - 1) if count > 1 else 0
-    places = [(2 * i + 1) * count // (2 * held) for i in range(held)]
-    learned = [place for place in range(count) if place not in set(places)]
-    return learned, places or learned
+    chosen = {(2 * i + 1) * count // (2 * held) for i in range(held)}
+    learned = [place for place, number in enumerate(episode) if number not in chosen]
+    return learned, [place for place, number in enumerate(episode) if number in chosen] or learned
 
 
 def phases(dataset: Dataset, rows: Rows, config: TrainConfig) -> Iterator[tuple[int, Rows]]:
@@ -204,10 +212,10 @@ def _leader_first(team: Team, make: Callable[[], Made]) -> Made:
     return make() if made is None else made
 
 
-def _watch(reached: Progress, samples: Samples, held_rows: Rows, board: Board | None, kept: Path) -> str:
+def _watch(reached: Progress, judge: Judge, board: Board | None, kept: Path) -> str:
     """Say, and show on the board, how far off the mean weights are on held-out frames; keep the best of them."""
     with averaged(reached) as mean:
-        error = chunk_error(mean, samples, held_rows)
+        error = judge(mean)
     if board is not None:
         board.show(reached.step, {"chunk error/all": error.all, "chunk error/early": error.early})
     lowest = ", the lowest so far" if keep_best(reached, error.all, kept) else ""
@@ -264,7 +272,7 @@ def _prepare(
     _say(*footage.report.lines())
     clock.lap("reading")
     dataset = _dataset(footage.demonstrations, contract)
-    rows = dataset.of(split(len(footage.demonstrations), preset.training.held_out)[0])
+    rows = dataset.of(split(footage.demonstrations, preset.training.held_out)[0])
     codec = base.model.codec if base else _autoencoder(preset, footage, rows, seed, out)
     clock.lap("autoencoder")
     if not (out / "latents.npy").exists():
