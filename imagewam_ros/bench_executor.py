@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark. Returns 0 when no limit was exceeded and no tick starved, else 1."""
+    if args.ticks < 1 or args.seed < 0:
+        raise ConfigError(
+            f"--ticks must be positive and --seed not negative, found {args.ticks} and {args.seed}; "
+            "try --ticks 100000 --seed 0"
+        )
     robot, quiet = load_embodiment(args.robot), args.json
     if args.plot:
         plot_travel(robot, args.plot)

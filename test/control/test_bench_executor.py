@@ -48,6 +48,12 @@ def test_an_unknown_robot_names_the_nearest() -> None:
         bench_executor.run(parsed("--robot", "sim_cel"))
 
 
+@pytest.mark.parametrize(("option", "value"), [("--ticks", "0"), ("--seed", "-1")])
+def test_a_campaign_of_nothing_passes_nothing(option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"--ticks must be positive and --seed not negative, found .*{value}"):
+        bench_executor.run(parsed(option, value))
+
+
 def test_the_plot_is_made_and_nothing_else(slow_robot: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "images" / "late_motion.png"
     assert bench_executor.run(parsed("--robot", slow_robot, "--plot", str(picture))) == 0
