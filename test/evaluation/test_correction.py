@@ -11,7 +11,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import ActionChunk
 from imagewam_ros.data.interventions import corrected
-from imagewam_ros.evaluation.correction import Rule, run_corrected
+from imagewam_ros.evaluation.correction import Corrected, Rule, run_corrected
 from imagewam_ros.evaluation.trial import TrialConfig
 from imagewam_ros.sim.cell import Cell
 from imagewam_ros.sim.expert import PERIOD_NS, Expert
@@ -54,14 +54,20 @@ class Still:
         return ActionChunk(cell.time_ns, PERIOD_NS, names, np.tile(self._home, (16, 1)))
 
 
+@pytest.fixture(scope="module")
+def taken(cell: Cell) -> tuple[list[str], Corrected]:
+    """What was told, and a run that strays and is taken over."""
+    told: list[str] = []
+    return told, run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule(), told.append)
+
+
 def test_a_good_run_is_left_alone(cell: Cell) -> None:
     found = run_corrected(cell, Straying(0.0), SEED, TrialConfig(), Rule())
     assert found.success and not found.interventions and not found.reason
 
 
-def test_a_straying_run_is_taken_over_and_finished(cell: Cell) -> None:
-    told: list[str] = []
-    found = run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule(), told.append)
+def test_a_straying_run_is_taken_over_and_finished(taken: tuple[list[str], Corrected]) -> None:
+    told, found = taken
     assert found.success and told == [found.reason] and "cm from the expert's way" in found.reason
     assert len(found.states) == len(found.images) == len(found.actions) > 60
     stamps = np.array([state.stamp_ns for state in found.states])
@@ -73,8 +79,8 @@ def test_a_straying_run_is_taken_over_and_finished(cell: Cell) -> None:
     assert lag < 0.15, "an action is where the joints are a frame later, but for the servos' lag"
 
 
-def test_the_same_seed_gives_the_same_correction(cell: Cell) -> None:
-    first, second = (run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule()) for _ in range(2))
+def test_the_same_seed_gives_the_same_correction(cell: Cell, taken: tuple[list[str], Corrected]) -> None:
+    first, second = taken[1], run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule())
     assert first.interventions == second.interventions
     assert all(np.array_equal(a, b) for a, b in zip(first.actions, second.actions, strict=True))
 
@@ -86,12 +92,9 @@ def test_a_run_that_does_nothing_is_late_if_it_is_not_astray(cell: Cell) -> None
     assert first > 4e9
 
 
-def test_patience_delays_the_takeover(cell: Cell) -> None:
-    quick, slow = (
-        run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule(patience_s=wait)).interventions[0][0]
-        for wait in (0.0, 0.5)
-    )
-    assert slow > quick
+def test_patience_delays_the_takeover(cell: Cell, taken: tuple[list[str], Corrected]) -> None:
+    slow = run_corrected(cell, Straying(0.3), SEED, TrialConfig(), Rule(patience_s=Rule().patience_s + 0.5))
+    assert slow.interventions[0][0] > taken[1].interventions[0][0]
 
 
 def test_the_rule_is_checked() -> None:

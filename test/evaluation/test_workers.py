@@ -21,13 +21,9 @@ def outcomes(workers: int, cluster: str = "") -> list:
     return sorted(play(JOBS, SETTING, workers, cluster), key=lambda outcome: outcome.seed)
 
 
-def test_several_processes_find_what_one_finds() -> None:
-    assert outcomes(2) == outcomes(1)
-
-
-def test_a_process_that_is_killed_ends_the_evaluation() -> None:
-    playing = play(10 * JOBS, SETTING, 2)
-    next(playing)
+def test_several_processes_find_what_one_finds_until_they_are_killed() -> None:
+    wanted, playing = outcomes(1), play(10 * JOBS, SETTING, 2)
+    assert [next(playing) for _ in JOBS] == wanted
     for process in active_children():
         os.kill(process.pid or 0, signal.SIGKILL)
     with pytest.raises(EpisodeError, match="one of 2 processes died"):
