@@ -32,7 +32,7 @@ demo: setup
 # graphs need the cores for themselves. Tests marked gpu skip themselves without one.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not ros and not slow and not soak and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore test/ros -m "not ros and not slow and not soak and not hardware" $(ARGS)
 	$(BIN)/python -m pytest -m "(ros or slow) and not soak and not hardware" $(ARGS)
 
 test-rooms: export OMP_NUM_THREADS ?= 1
