@@ -25,7 +25,7 @@ from imagewam_ros.model.protocol import Context
 from imagewam_ros.model.sampler import Sampler, SamplerConfig
 
 HORIZON = 6
-STEPS = Denoising(steps=4)
+STEPS = Denoising(steps=3)
 
 
 def inputs(network, seed, length=5, device="cpu"):
