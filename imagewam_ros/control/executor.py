@@ -152,14 +152,15 @@ class Executor:
     def take_over(self, sides: tuple[str, ...], keep_policy: bool = True) -> None:
         """A human takes `sides`: they stop softly and then move by takeover chunks only.
 
-        With keep_policy the other arm goes on; without, it stops as well.
+        With keep_policy the other arm goes on; without, it stops as well. On hold nobody moves them until `resume`.
         """
-        if self._state not in OBEYING or self._latched or self._stopping:
+        if self._state not in OBEYING or self._stopping:
             return
         self._stop_arms(sides if keep_policy else self._mover.sides)
         self._arbiter.taken |= set(sides)
         self._arbiter.keep_policy = keep_policy
-        self._go(State.TAKEOVER, "take_over", self._arbiter.waiting)
+        after = (self._state, self._reason) if self._latched else (State.TAKEOVER, self._arbiter.waiting)
+        self._go(after[0], "take_over", after[1])
 
     def release(self, now_ns: int) -> None:
         """Hand all arms back: they stop softly until the policy has seen where they are.

@@ -148,10 +148,10 @@ class ExecutorNode(ManagedNode):
 
         def take() -> None:
             self._executor.take_over(sides, request.data)
-            if self._executor.state is not State.TAKEOVER:
+            status = self._executor.status
+            if not set(sides) <= set(status.taken_over):
                 raise GraphError(
-                    f"no takeover: the executor is {self._executor.state.value}: {self._executor.status.reason}; "
-                    "activate, reset or resume it first"
+                    f"no takeover: the executor is {status.state.value}: {status.reason}; activate or reset it first"
                 )
 
         return self._ask(take, keep=True)

@@ -98,6 +98,20 @@ def test_a_silent_human_leaves_the_arm_still_and_taken(moving: Any) -> None:
     assert moving.executor.at_rest
 
 
+def test_arms_taken_over_on_hold_are_the_humans_once_it_is_resumed(moving: Any, middle: Any) -> None:
+    moving.executor.hold("lunch")
+    moving.run(0.6)
+    moving.executor.take_over(("left",))
+    assert "resume it first" in moving.executor.accept(human(moving, 0.01), moving.now_ns).reason
+    moving.executor.resume()
+    assert moving.executor.state is State.TAKEOVER
+    left = moving.commands[-1].position[:7]
+    assert moving.executor.accept(policy(moving, middle - MOVE), moving.now_ns).accepted
+    moving.run(0.5)
+    assert np.array_equal(moving.commands[-1].position[:7], left)
+    assert moving.executor.accept(human(moving, 0.01), moving.now_ns).accepted
+
+
 def held(player: Any) -> None:
     player.executor.hold("lunch")
     player.run(0.6)
