@@ -109,11 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"task {name}")
         line, outcomes[name] = evaluate_task(arguments, name, seeds)
         lines.append(line)
-        print(table(line["rows"]))
-        if arguments.json:
-            print(json.dumps(line), flush=True)
+        print(table(line["rows"]), flush=True)
     if arguments.out:
         _report(arguments, lines, outcomes)
+    if arguments.json:
+        print("\n".join(map(json.dumps, lines)), flush=True)
     return 0 if all(line["successes"] >= 0.9 * line["episodes"] for line in lines) else 1
 
 
