@@ -17,6 +17,7 @@ from imagewam_ros.data.lerobot_judge import SHARED, ConvertConfig, convert_episo
 from imagewam_ros.data.lerobot_layout import LeRobotFormat
 from imagewam_ros.data.lerobot_stage import StagedEpisode, load_staged
 from imagewam_ros.data.lerobot_stats import authors_statistics, own_statistics
+from imagewam_ros.data.recover import cut_off
 from imagewam_ros.data.report import IDLE_RANGES, EpisodeReport, summary
 from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.data.workspace import workspace, writing
@@ -41,6 +42,9 @@ def convert(root: Path, out: Path, config: ConvertConfig, workers: int = 2) -> I
     for found in side_by_side(one, episodes, workers):
         reports += found
         yield from found
+    for folder in cut_off(root):
+        reports.append(EpisodeReport(folder.name, f"cut off: `imagewam record --recover {folder}` may save it"))
+        yield reports[-1]
     staged = [load_staged(work / "episodes" / report.name) for report in reports if report.accepted]
     layout = LeRobotFormat(
         fps, shared.robot, shared.joint_names, tuple(name for name, _ in shared.cameras), config.version

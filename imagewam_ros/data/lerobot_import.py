@@ -38,7 +38,10 @@ def import_dataset(root: Path, out: Path, first_row_offset_periods: float | None
     The offset is needed where the data set does not carry our contract. Raises EpisodeError naming what is missing
     or changed.
     """
-    info = json.loads((root / "meta" / "info.json").read_text(encoding="utf8"))
+    try:
+        info = json.loads((root / "meta" / "info.json").read_text(encoding="utf8"))
+    except ValueError as error:
+        raise EpisodeError(f"{root}/meta/info.json is damaged: {error}; fetch the data set again") from error
     version = str(info.get("codebase_version"))
     if version not in ("v3.0", "v2.1", "v2.0"):
         raise EpisodeError(f"{root} is LeRobot {version}, known are v3.0, v2.1 and v2.0; convert it with lerobot first")

@@ -41,8 +41,8 @@ def check_fit(samples: Samples, rows: Rows) -> list[str]:
             (failed if share > MOST else said if share > 0 else []).append(line)
     if failed:
         raise EmbodimentMismatch(
-            f"{'; '.join(failed)}. They would be clipped and taught wrongly: are frame, tool, units and order of the "
-            "import those of this robot? Otherwise train without --base"
+            f"{'; '.join(failed)}. They would be clipped and taught wrongly: are frame, tool, units and order of an "
+            "import those of this robot? A base that saw few demonstrations holds little: then train without --base"
         )
     _check_grippers(contract.action, chunks)
     return said

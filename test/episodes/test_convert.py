@@ -156,6 +156,7 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
     content = bytearray((damaged / "i_damaged_0.mcap").read_bytes())
     content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     (damaged / "i_damaged_0.mcap").write_bytes(content)
+    (record(root, "k_torn") / "metadata.yaml").unlink()
     reports = {report.name: report.reason for report in run(root, tmp_path / "set")}
     expected = {
         "a_good": "^$",
@@ -168,12 +169,13 @@ def test_what_is_rejected_and_why(tmp_path: Path) -> None:
         "h_mixed": r"frames are 100\.0 ms apart, the period is 50\.0 ms: mixed rates\?",
         "i_damaged": "i_damaged is damaged: .* leave it out",
         "j_clock": r"15 of 40 stamps of head_camera/color/image_raw are not newer .* did the clock jump",
+        "k_torn": "cut off: `imagewam record --recover .*k_torn` may save it",
     }
     assert list(reports) == list(expected)
     for name, text in expected.items():
         assert re.search(text, reports[name]), (name, reports[name])
     report = json.loads((tmp_path / "set" / "meta" / "imagewam_report.json").read_text())
-    assert (report["episodes"], report["accepted"], report["frames"]) == (10, 1, 30)
+    assert (report["episodes"], report["accepted"], report["frames"]) == (11, 1, 30)
     assert report["details"][0]["streams"]["joints"]["rate_hz"] == pytest.approx(100, rel=0.01)
 
 
@@ -358,6 +360,9 @@ def test_foreign_data_sets_that_cannot_be_read(tmp_path: Path) -> None:
     run(tmp_path / "in", tmp_path / "set")
     path = tmp_path / "set" / "meta" / "info.json"
     info = json.loads(path.read_text())
+    path.write_text(json.dumps(info)[:-9])
+    with pytest.raises(EpisodeError, match=r"meta/info\.json is damaged: .*; fetch the data set again"):
+        list(import_dataset(tmp_path / "set", tmp_path / "back", None))
     path.write_text(json.dumps({**info, "codebase_version": "v1.6"}))
     with pytest.raises(EpisodeError, match=r"is LeRobot v1\.6, known are v3\.0, v2\.1 and v2\.0"):
         list(import_dataset(tmp_path / "set", tmp_path / "back", None))
