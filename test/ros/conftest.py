@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import fcntl
 import os
 import random
@@ -31,7 +32,7 @@ from sensor_msgs.msg import JointState
 
 from imagewam_ros.control.executor import ExecutorConfig
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.schema import ActionChunk, Command, Floats
+from imagewam_ros.core.schema import ActionChunk, Command, Floats, Source
 from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorCommand, ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
@@ -155,7 +156,7 @@ LOST_S = 5.0
 """Without an answer for so long a request is sent again.
 
 rmw_fastrtps drops an answer when the client's reader is not matched 0.1 s after the request came, which a busy machine
-exceeds for a new client; a client that is kept loses none.
+exceeds for a new client; a client that is kept loses none. It may also miss a match for good, which a new client mends.
 """
 
 MATCHED_S = 0.5
@@ -181,7 +182,7 @@ class Probe:
 
     def _spin(self) -> None:
         while not self._closing.is_set():
-            self.executor.spin_once()
+            self.executor.spin_once(timeout_sec=0.05)
 
     def until(self, condition: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
         end = time.monotonic() + timeout
@@ -199,6 +200,7 @@ class Probe:
             if self.until(future.done, PATIENCE_S if once else LOST_S):
                 return future.result()
             assert time.monotonic() < end, f"no answer from {name}"
+            del self._clients[name]
 
     def _ask(self, kind: type, name: str, request: object, settle_s: float = 0.0):
         known = name in self._clients
@@ -209,20 +211,24 @@ class Probe:
             time.sleep(settle_s)
         return self._clients[name].call_async(request)
 
-    def change(self, node: str, *transitions: str, timeout: float = 2 * PATIENCE_S) -> bool:
-        """Drive a lifecycle node through `transitions`; False at the first that fails.
+    def change(self, node: str, *transitions: str) -> bool:
+        """Drive a lifecycle node through `transitions`; False at the first that fails."""
+        return all(self._changed(node, name) for name in transitions)
 
-        Where the answer is lost the state tells.
-        """
-        for name in transitions:
-            request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
-            answer = self._ask(ChangeState, f"/{node}/change_state", request)
-            if not self.until(answer.done, LOST_S):
-                goal = REACHED[name]
-                self.until(lambda done=answer.done, goal=goal: done() or self.state(node) == goal, timeout)
-            if not (answer.result().success if answer.done() else self.state(node) == REACHED[name]):
-                return False
-        return True
+    def _changed(self, node: str, transition: str) -> bool:
+        """Ask until an answer comes; where it is lost the state tells, once the node has time again."""
+        service, answers = f"/{node}/change_state", []
+        request, end = ChangeState.Request(transition=Transition(id=TRANSITIONS[transition])), time.monotonic() + 120
+        while time.monotonic() < end:
+            answers.append(self._ask(ChangeState, service, request))
+            if self.until(lambda: any(answer.done() for answer in answers), LOST_S):
+                if any(answer.done() and answer.result().success for answer in answers):
+                    return True
+                return len(answers) > 1 and self.state(node) == REACHED[transition]
+            if self.state(node) == REACHED[transition]:
+                return True
+            del self._clients[service]
+        return False
 
     def state(self, node: str) -> str:
         """State of a lifecycle node."""
@@ -236,13 +242,14 @@ class Probe:
         self._clients.pop(f"/{node}/get_state", None)
         self.state(node)
 
-    def collect(self, kind: type, topic: str, profile: "QoSProfile | int" = 10) -> list:
+    def collect(self, kind: type, topic: str, profile: "QoSProfile | int" = 10, kept: int = KEPT) -> list:
         """Subscribe and return the list that fills.
 
-        The queue is longer than the profile's, because a busy machine reads late.
+        A busy machine reads late: `kept` messages wait, however short the profile's queue. Where the present counts
+        they must be few.
         """
         received: list = []
-        patient = QoSProfile(depth=KEPT)
+        patient = QoSProfile(depth=kept)
         if not isinstance(profile, int):
             patient.reliability, patient.durability = profile.reliability, profile.durability
         self.node.create_subscription(kind, topic, received.append, patient)
@@ -250,7 +257,6 @@ class Probe:
 
     def close(self) -> None:
         self._closing.set()  # first: an executor that is shut down under a spinning thread breaks it
-        self.executor.wake()
         self.thread.join(5)
         self.executor.shutdown(timeout_sec=2)
         rclpy.try_shutdown(context=self.context)
@@ -294,7 +300,7 @@ class Cell:
         moved = dict(pair.split(":=") for pair in remap.split())
         self.statuses: list[ExecutorStatus] = probe.collect(ExecutorStatus, topics.STATUS, qos.STATUS)
         joint_topic = moved.get(topics.JOINT_STATES, topics.JOINT_STATES)
-        self.joints: list[JointState] = probe.collect(JointState, joint_topic, qos.COMMAND_LOG)
+        self.joints: list[JointState] = probe.collect(JointState, joint_topic, qos.COMMAND_LOG, kept=5)
         self.logged: list[ExecutorCommand] = probe.collect(ExecutorCommand, topics.COMMAND, qos.COMMAND_LOG)
         self.chunks = probe.node.create_publisher(ActionChunkMsg, topics.CHUNK, qos.CHUNKS)
         output = str(executor.get("output", "forward"))
@@ -360,17 +366,43 @@ class Cell:
 
     def wait(self, condition: Callable[[ExecutorStatus], object]) -> ExecutorStatus:
         """First status from the last chunk, or the last one waited for, that meets `condition`; more may follow it."""
+        assert self._told(condition, PATIENCE_S), self._said()
+        return self.statuses[self._since]
+
+    def _told(self, condition: Callable[[ExecutorStatus], object], timeout: float) -> bool:
         found: list[int] = []
 
         def told() -> bool:
             found[:] = [i for i in range(self._since, len(self.statuses)) if condition(self.statuses[i])][:1]
             return bool(found)
 
-        assert self.probe.until(told), (
-            [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[self._since :][-9:]],
-            self.executor.text(),
-        )
+        if not self.probe.until(told, timeout):
+            return False
         self._since = found[0]
+        return True
+
+    def _said(self) -> tuple[list[str], str]:
+        return [f"{s.state}: {s.reason}; {s.refusal}" for s in self.statuses[self._since :][-9:]], self.executor.text()
+
+    def drive(self, target: Floats, rows: int = 16, source: Source = Source.POLICY, later_ns: int = 0) -> None:
+        """Send chunks to `target` until one runs: those that a busy machine delivers after their last row do not."""
+
+        def runs() -> bool:
+            chunk = self.chunk(target, rows)
+            self.send(dataclasses.replace(chunk, source=source, stamp_ns=chunk.stamp_ns + later_ns))
+            return self._told(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == self.sequence, LOST_S)
+
+        assert self.probe.until(runs), self._said()
+
+    def refuse(self, text: str, spoil: Callable[[ActionChunk], ActionChunk] = lambda chunk: chunk) -> ExecutorStatus:
+        """Send what `spoil` makes of good chunks until one is refused with `text`, and not for being late."""
+
+        def refused() -> bool:
+            before = self.statuses[-1].refused
+            self.send(spoil(self.chunk(self.lean(0.2))))
+            return self._told(lambda s: s.refused > before and text in s.refusal, LOST_S)
+
+        assert self.probe.until(refused), self._said()
         return self.statuses[self._since]
 
     def wait_for_speed(self, rad_s: float) -> None:
@@ -381,8 +413,7 @@ class Cell:
 
     def start_moving(self) -> None:
         """Send both arms off and return while they move fast."""
-        self.send(self.chunk(self.lean(0.8)))
-        self.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == self.sequence)
+        self.drive(self.lean(0.8))
         self.wait_for_speed(0.5)
 
     def wait_at_rest(self) -> None:

@@ -15,7 +15,6 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import Source
 from imagewam_ros.kinematics.chains import Chains
 from imagewam_ros.kinematics.description import describe
-from imagewam_ros.msg import ActionChunk as ActionChunkMsg
 from imagewam_ros.msg import ExecutorStatus
 from imagewam_ros.nodes import messages, qos, topics
 
@@ -31,8 +30,7 @@ def test_chunk_moves_both_arms_and_deactivation_ends_it(cell, output) -> None:
     running.wait(lambda s: "is inactive" in s.refusal)
     running.activate()
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "waiting for a chunk" in s.reason)
-    running.send(running.chunk(target))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.sequence == running.sequence)
+    running.drive(target)
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     assert running.probe.until(lambda: np.abs(running.position - target)[[0, 7]].max() < 0.03), running.position
     assert running.probe.change("executor", "deactivate"), running.executor.text()
@@ -50,7 +48,7 @@ def test_diagnostics_show_jitter_beside_an_empty_loop_and_where_travel_went(cell
     running = cell()
     reports = running.probe.collect(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
     running.activate()
-    running.send(running.chunk(running.lean(0.3)))
+    running.drive(running.lean(0.3))
 
     def values() -> dict[str, str]:
         mine = [m.status[0] for m in list(reports) if m.status[0].name == "/executor"]
@@ -85,30 +83,24 @@ def test_bad_chunks_are_refused_with_reasons_and_nothing_moves(cell) -> None:
     running = cell()
     running.activate()
     start = running.position
-    good = running.chunk(running.lean(0.3))
-    broken = np.array(good.positions)
-    broken[3, 2] = np.nan
+    nan = np.zeros((16, 14))
+    nan[3, 2] = np.nan
     swapped = (*ROBOT.joint_names[1:], ROBOT.joint_names[0])
-    for bad, text in (
-        (dataclasses.replace(good, positions=broken), "'left_elbow' is nan"),
-        (dataclasses.replace(good, joint_names=swapped), "joint"),
-        (dataclasses.replace(good, stamp_ns=good.stamp_ns - 5_000_000_000), "old"),
-        (dataclasses.replace(good, positions=good.positions + 3.0), ""),
+    for spoil, text in (
+        (lambda good: dataclasses.replace(good, positions=good.positions + nan), "'left_elbow' is nan"),
+        (lambda good: dataclasses.replace(good, joint_names=swapped), "joint"),
+        (lambda good: dataclasses.replace(good, stamp_ns=good.stamp_ns - 5_000_000_000), "old"),
+        (lambda good: dataclasses.replace(good, positions=good.positions + 3.0), "outside"),
     ):
-        refused = running.statuses[-1].refused
-        running.send(bad)
-        status = running.wait(lambda s, before=refused: s.refused > before)
-        assert text in status.refusal, status.refusal
-    message = messages.from_chunk(good)
+        running.refuse(text, spoil)
+    message = messages.from_chunk(running.chunk(running.lean(0.3)))
     message.rows = 99
     running.chunks.publish(message)
     assert running.probe.until(lambda: "expected 99 rows of 14 joints" in running.executor.text())
     assert np.abs(running.position - start).max() < 0.01
-    running.send(running.chunk(running.lean(0.1)))
-    running.wait(lambda s: s.accepted == 1)
-    other = dataclasses.replace(running.chunk(running.lean(0.1)), contract_hash="f00d")
-    running.send(other)
-    status = running.wait(lambda s: "contract 'f00d', expected 'cafe'" in s.refusal)
+    running.drive(running.lean(0.1))
+    other = "contract 'f00d', expected 'cafe'"
+    status = running.refuse(other, lambda good: dataclasses.replace(good, contract_hash="f00d"))
     assert status.contract_hash == "cafe"
 
 
@@ -120,11 +112,9 @@ def test_hold_and_resume(cell) -> None:
     assert answer.success and "asked to hold" in answer.message
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "asked to hold" in s.reason)
     running.wait_at_rest()
-    running.send(running.chunk(running.lean(0.2)))
-    running.wait(lambda s: "on hold" in s.refusal)
+    running.refuse("on hold")
     assert running.probe.call(Trigger, topics.RESUME, Trigger.Request()).success
-    running.send(running.chunk(running.lean(0.2)))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.drive(running.lean(0.2))
     running.check_limits()
     assert "asked to pause" in running.probe.call(Trigger, topics.PAUSE, Trigger.Request()).message
     running.send(running.chunk(running.lean(0.1)))
@@ -136,7 +126,7 @@ def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
     answer = running.probe.call(SetBool, topics.TAKE_OVER, SetBool.Request(data=True))
     assert not answer.success and "no takeover: the executor is inactive" in answer.message
     running.activate()
-    running.send(running.chunk(running.lean(0.6), rows=40))
+    running.drive(running.lean(0.6), rows=40)
     running.wait_for_speed(0.3)
     answer = running.probe.call(SetBool, f"{topics.TAKE_OVER}_left", SetBool.Request(data=True))
     assert answer.success and "a human has the left arm" in answer.message
@@ -145,16 +135,14 @@ def test_human_takes_one_arm_and_hands_it_back(cell) -> None:
     assert running.probe.until(lambda: np.abs(running.logged[-1].velocity[left]).max() == 0)
     answer = running.probe.call(Trigger, topics.RELEASE, Trigger.Request())
     assert "handed back" in answer.message
-    running.send(running.chunk(running.lean(0.2)))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.drive(running.lean(0.2))
     running.check_limits()
 
 
 def test_guard_caps_the_tools_speed(cell) -> None:
     running = cell(guarded=True)
     running.activate()
-    running.send(running.chunk(running.lean(0.5), rows=10))
-    running.wait(lambda s: s.accepted == 1)
+    running.drive(running.lean(0.5), rows=10)
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     chains = Chains(describe(ROBOT), ROBOT)
     commands = list(running.commands)  # more keep coming
@@ -167,11 +155,9 @@ def test_guard_caps_the_tools_speed(cell) -> None:
 def test_shadowed_policy_moves_nothing_and_is_compared_with_the_human(cell) -> None:
     running = cell(shadow=True)
     running.activate()
-    human = dataclasses.replace(running.chunk(running.lean(0.3)), source=Source.TELEOP)
-    policy = dataclasses.replace(running.chunk(running.lean(-0.3)), stamp_ns=human.stamp_ns)
-    running.send(human)
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.source == ActionChunkMsg.SOURCE_TELEOP)
-    running.send(policy)
+    target = running.lean(-0.3)
+    running.drive(running.lean(0.3), source=Source.TELEOP)
+    running.send(running.chunk(target))
     status = running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     assert status.accepted == 1 and status.refused == 0
     found = r"shadow, left arm: policy and commands differ by 0\.[1-9]\d* rad rms, at most 0\.[4-7]"
@@ -197,11 +183,9 @@ def test_silent_robot_is_a_fault_until_reset(cell) -> None:
 
     assert running.probe.until(was_reset), reset
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "fault reset, on hold until resumed" in s.reason)
-    running.send(running.chunk(running.lean(0.1)))
-    running.wait(lambda s: "on hold" in s.refusal)
+    running.refuse("on hold")
     assert running.probe.call(Trigger, topics.RESUME, Trigger.Request()).success
-    running.send(running.chunk(running.lean(0.1)))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.drive(running.lean(0.1))
 
 
 def test_a_fault_outlives_a_new_configuration_and_a_silent_executor_sends_nothing(cell, probe) -> None:
@@ -287,8 +271,7 @@ def test_half_speed_changes_nothing_but_the_wall_time(cell) -> None:
     running = cell(speed=0.5)
     running.activate()
     target = running.lean(0.3)
-    running.send(running.chunk(target))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.drive(target)
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
     assert running.probe.until(lambda: np.abs(running.position - target)[[0, 7]].max() < 0.05), running.position
     running.check_limits()

@@ -291,14 +291,9 @@ def test_bad_chunk_is_refused_and_the_arms_end_where_the_good_one_said(scene, fa
     hurt = scene()
     running = hurt.running
     running.start_moving()
-    good = running.chunk(running.lean(-0.5))
-    if "NaN" in fault:
-        running.send(dataclasses.replace(good, positions=np.full(good.positions.shape, np.nan)))
-    else:
-        running.send(dataclasses.replace(good, contract_hash="f00d"))
+    spoilt = {"positions": np.full((16, 14), np.nan)} if "NaN" in fault else {"contract_hash": "f00d"}
     hurt.hurt()
-    status = running.wait(lambda s: s.refused == 1)
-    assert text in status.refusal
+    status = running.refuse(text, lambda good: dataclasses.replace(good, **spoilt))
     seconds = hurt.standstill_s()
     assert seconds < LAST_ROW_S
     running.wait(lambda s: s.state == ExecutorStatus.HOLDING and "no new chunk" in s.reason)
@@ -318,9 +313,7 @@ def test_clock_jump_holds_and_recovers(scene, probe, jump_s) -> None:
     assert abs(float(status.reason.split()[3]) - jump_s) < 1.0
     seconds = hurt.standstill_s()
     assert seconds < 2.0
-    again = running.chunk(running.lean(0.1))
-    running.send(dataclasses.replace(again, stamp_ns=again.stamp_ns + wire.shift_ns))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE)
+    running.drive(running.lean(0.1), later_ns=wire.shift_ns)
     running.check_limits()
     hurt.row(f"clock jumps by {jump_s:+d} s", seconds, status.reason)
 
@@ -328,17 +321,15 @@ def test_clock_jump_holds_and_recovers(scene, probe, jump_s) -> None:
 def test_of_two_commanders_the_lower_one_is_refused(scene) -> None:
     hurt = scene(control__commander_timeout_s=10.0)
     running = hurt.running
-    running.send(dataclasses.replace(running.chunk(running.lean(0.3)), source=Source.TELEOP))
-    running.wait(lambda s: s.state == ExecutorStatus.ACTIVE and s.source == ActionChunk.SOURCE_TELEOP)
-    running.send(running.chunk(running.lean(-0.3)))
+    running.drive(running.lean(0.3), source=Source.TELEOP)
     hurt.hurt()
-    status = running.wait(lambda s: s.refused == 1)
-    assert "policy is refused" in status.refusal and "teleop commands" in status.refusal
+    status = running.refuse("policy is refused")
+    assert "teleop commands" in status.refusal
     assert status.source == ActionChunk.SOURCE_TELEOP
     for source in (Source.POLICY, Source.TELEOP) * 3:  # at once: each is judged, none is lost on the way
         running.send(dataclasses.replace(running.chunk(running.lean(0.1)), source=source))
         time.sleep(0.01)
-    running.wait(lambda s: s.accepted + s.refused >= 8)
+    running.wait(lambda s: s.accepted + s.refused >= status.accepted + status.refused + 6)
     hurt.hurt()
     seconds = hurt.standstill_s()
     running.check_limits()
