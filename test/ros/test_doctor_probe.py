@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.schema import JointState as Joints
@@ -46,12 +46,36 @@ def test_swapped_wrist_cameras_are_caught_in_the_graph(spawn, probe) -> None:
     sim = spawn("imagewam_ros.nodes.sim_node", "-r", f"{left}:={right}", "-r", f"{right}:={left}", use_sim_time=True)
     assert probe.change("sim", "configure", "activate"), sim.text()
     assert probe.until(lambda: len(joints) > 20)
-    findings = {f.check: f for f in check_streams(listen(ROBOT, 2.0), ROBOT) if f.level is Level.FAIL}
-    assert {"camera left_wrist", "camera right_wrist"} <= set(findings)
-    assert "comes from frame 'right_wrist_camera_color_optical_frame'" in findings["camera left_wrist"].found
-    assert "are two cameras swapped?" in findings["camera left_wrist"].remedy
+    found: list = []
+
+    def caught() -> bool:
+        """A busy machine's gaps may hide what else is wrong with a camera."""
+        found[:] = [f for f in check_streams(listen(ROBOT, 2.0), ROBOT) if f.level is Level.FAIL]
+        left = next((f for f in found if f.check == "camera left_wrist"), None)
+        text = "comes from frame 'right_wrist_camera_color_optical_frame'"
+        return left is not None and text in left.found and "are two cameras swapped?" in left.remedy
+
+    assert probe.until(caught), found
+    assert "camera right_wrist" in {f.check for f in found}
 
 
+@pytest.fixture
+def cameras(probe) -> None:
+    """Dark pictures: whoever listens need not wait for cameras to appear."""
+    publishers = [
+        (camera, probe.node.create_publisher(Image, camera.topic, qos.IMAGES_OUT)) for camera in ROBOT.cameras
+    ]
+
+    def send() -> None:
+        now_ns = probe.node.get_clock().now().nanoseconds
+        for camera, publisher in publishers:
+            dark = np.zeros((camera.height, camera.width, 3), np.uint8)
+            publisher.publish(messages.from_image(dark, now_ns, camera.frame))
+
+    probe.node.create_timer(0.1, send)
+
+
+@pytest.mark.usefixtures("cameras")
 def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
     publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
     half = {side: ROBOT.joint_names[ROBOT.arm_slice(side)] for side in ("left", "right")}
@@ -75,6 +99,7 @@ def test_one_driver_per_arm_is_heard_as_one_robot(probe) -> None:
     assert set(heard.names) == set(ROBOT.joint_names[:7])
 
 
+@pytest.mark.usefixtures("cameras")
 def test_a_slow_gripper_beside_fast_arms_is_healthy(probe) -> None:
     publisher = probe.node.create_publisher(JointState, topics.JOINT_STATES, qos.JOINT_STATES_OUT)
     grips = [name for name, grip in zip(ROBOT.joint_names, ROBOT.gripper_mask, strict=True) if grip]
@@ -86,13 +111,18 @@ def test_a_slow_gripper_beside_fast_arms_is_healthy(probe) -> None:
         publisher.publish(messages.from_joint_state(Joints(now_ns, tuple(names), position, np.zeros(len(names)))))
 
     timers = [probe.node.create_timer(0.01, lambda: send(arms)), probe.node.create_timer(1 / 15, lambda: send(grips))]
-    heard = listen(ROBOT, 2.0)
+    found: list = []
+
+    def healthy() -> bool:
+        """A busy machine leaves gaps now and then, which are found rightly."""
+        heard = listen(ROBOT, 2.0)
+        found[:] = [f for f in check_streams(heard, ROBOT) if f.check in ("joint_states", "gripper states")]
+        faster = heard.feedback["arms"].stamps_ns.size > heard.feedback["grippers"].stamps_ns.size
+        return faster and len(found) == 2 and not any(f.level is Level.FAIL for f in found)
+
+    assert probe.until(healthy), found
     for timer in timers:
         probe.node.destroy_timer(timer)
-    assert heard.feedback["arms"].stamps_ns.size > heard.feedback["grippers"].stamps_ns.size
-    found = {f.check: f for f in check_streams(heard, ROBOT)}
-    for part in ("joint_states", "gripper states"):
-        assert found[part].level is not Level.FAIL, found[part]
 
 
 @pytest.mark.usefixtures("domain")
