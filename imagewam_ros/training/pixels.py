@@ -20,7 +20,6 @@ from imagewam_ros.data.dataset import Demonstration
 from imagewam_ros.data.interventions import SHORTEST
 from imagewam_ros.data.stretches import Lesson, judge
 from imagewam_ros.data.workers import side_by_side
-from imagewam_ros.model.checkpoint import write_json
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.training.disk import reserve, writing
 
@@ -77,6 +76,8 @@ def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, config: 
     Unfit episodes are left out. Raises EpisodeError when none remains, an image is damaged or
     a process is killed, DiskError when the disk has no space.
     """
+    from imagewam_ros.model.checkpoint import write_json  # loads diffusers, which the processes that read need not
+
     pixels, table, notes = store / "pixels.npy", store / "demonstrations.npz", store / "reading.json"
     if not table.exists():
         judging = partial(judge, trim_idle=config.trim_idle)
