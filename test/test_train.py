@@ -412,6 +412,12 @@ def test_what_does_not_fit_is_named(episodes: Path, tmp_path: Path) -> None:
     examined = write_episodes(tmp_path / "examined", count=1, seed=1042)
     with pytest.raises(EpisodeError, match=r"examined/episode_0 was made from seed 1042: seeds below 1000000 are for"):
         run.train(SMALL, [episodes, examined], tmp_path / "run", ROBOT, 0, read=ALONE)
+    renamed = write_episodes(tmp_path / "renamed", count=1) / "episode_0" / "metadata.yaml"
+    renamed.write_text(renamed.read_text().replace('["head"', '["cam_high"'))
+    with pytest.raises(
+        EmbodimentMismatch, match="renamed/episode_0 has no camera head, only cam_high, left_wrist, right"
+    ):
+        run.train(SMALL, [renamed.parent.parent], tmp_path / "run", ROBOT, 0, read=ALONE)
     with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean 'tiny'"):
         presets.find_preset("tinny")
     with pytest.raises(ConfigError, match="set targets to batch"):

@@ -57,6 +57,13 @@ def check_episodes(episodes: Mapping[Path, Provenance], contract: Contract, robo
             found = getattr(about, name)
             if wanted != found:
                 raise EmbodimentMismatch(f"{path}: {name} is {found}, the others have {wanted}; leave it out")
+        cameras = [name for name, _ in about.cameras]
+        lacking = [name for name in contract.camera_names if name not in cameras]
+        if lacking:
+            raise EmbodimentMismatch(
+                f"{path} has no camera {', '.join(lacking)}, only {', '.join(cameras) or 'none'}; name the cameras of "
+                "the robot's YAML as the episodes do, or leave it out"
+            )
 
 
 def counted(left_out: Mapping[str, int]) -> str:
