@@ -16,14 +16,16 @@ LOCAL = "LOCALHOST"
 def chosen_environment(base: Mapping[str, str], publishes_images: bool) -> dict[str, str]:
     """Return what a process needs beside `base`, its environment; what the site chose there stays.
 
-    Humble does not know RANGE, and a site that knows LOCALHOST_ONLY has decided.
+    Humble does not know RANGE, and a site that knows LOCALHOST_ONLY has decided. A second cell under one launch finds
+    there what the first one put, which is no choice of the site's.
     """
+    profiles = share_dir() / "fastdds"
     free = not base.get(LOCALHOST_ONLY) and not base.get(RANGE)
     added = {RANGE: LOCAL} if free else {}
     local = {**base, **added}.get(RANGE) == LOCAL and base.get(DISTRO) != "humble"
-    if not base.get(profile_variable()) and (local or publishes_images):
+    if base.get(profile_variable(), "") in ("", str(profiles / "local.xml")) and (local or publishes_images):
         names = {(True, True): "local_shm8", (True, False): "local", (False, True): "shm8"}
-        added[profile_variable()] = str(share_dir() / "fastdds" / f"{names[local, publishes_images]}.xml")
+        added[profile_variable()] = str(profiles / f"{names[local, publishes_images]}.xml")
     return added
 
 

@@ -247,6 +247,7 @@ def test_programs_of_other_packages_run_by_themselves(tmp_path: Path, monkeypatc
 
 
 RANGE, ONLY, PROFILE = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", profile_variable()
+OURS = str(share_dir() / "fastdds" / "local.xml")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +260,7 @@ RANGE, ONLY, PROFILE = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", pr
         ({ONLY: "1"}, None, None, "shm8"),
         ({RANGE: "SUBNET"}, "SUBNET", None, "shm8"),
         ({PROFILE: "/mine.xml"}, "LOCALHOST", "mine", "mine"),
+        ({PROFILE: OURS}, "LOCALHOST", "local", "local_shm8"),
     ],
     ids=str,
 )
