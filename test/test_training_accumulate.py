@@ -10,7 +10,7 @@ import small_networks
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_training import SMALL, write_episodes
+from small_training import ALONE, SMALL, write_episodes
 
 from imagewam_ros import train
 from imagewam_ros.core.embodiment import load_embodiment
@@ -105,13 +105,12 @@ def test_command_changes_the_batch_and_keeps_the_share_of_targets():
     assert (large.batch, large.targets, large.accumulate) == (16, 16, 16)
 
 
-@pytest.mark.slow
 def test_accumulated_run_ends_where_a_plain_one_does(tmp_path: Path):
     torch.set_num_threads(1)
     data = write_episodes(tmp_path / "episodes")
     reports = [
         run.train(replace(SMALL, training=replace(SMALL.training, accumulate=parts)), [data], tmp_path / name,
-                  load_embodiment("sim_cell"), 0)
+                  load_embodiment("sim_cell"), 0, read=ALONE)
         for name, parts in (("plain", 1), ("parts", 2))
     ]  # fmt: skip
     assert reports[0]["chunk_error"] == pytest.approx(reports[1]["chunk_error"], rel=1e-2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_samples import small_samples
-from small_training import SMALL, changed, write_episodes
+from small_training import ALONE, SMALL, changed, write_episodes
 
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.model.factory import build_network
@@ -120,10 +120,9 @@ def test_best_and_last_become_two_checkpoints_when_they_differ(lora_rank: int, t
     assert not (tmp_path / "best").exists(), "what was the best before is not kept beside a better last"
 
 
-@pytest.mark.slow
 def test_a_run_says_which_of_its_checkpoints_is_best(tmp_path: Path) -> None:
     data, robot, out = write_episodes(tmp_path / "episodes"), load_embodiment("sim_cell"), tmp_path / "run"
-    report = run.train(changed(learning_rate=0.3), [data], out, robot, 0)
+    report = run.train(changed(learning_rate=0.3), [data], out, robot, 0, read=ALONE)
     known = read_best(out / KEPT)
     assert known is not None and (report["best_step"], report["best_chunk_error"]) == (
         known.step,
@@ -135,5 +134,5 @@ def test_a_run_says_which_of_its_checkpoints_is_best(tmp_path: Path) -> None:
     unreal = begun()
     unreal.step = 999
     assert keep_best(unreal, 0.0, out / KEPT)
-    again = run.train(changed(learning_rate=0.3), [data], out, robot, 0)
+    again = run.train(changed(learning_rate=0.3), [data], out, robot, 0, read=ALONE)
     assert again["best_step"] == report["best_step"], "a run that begins again knows nothing of weights before it"
