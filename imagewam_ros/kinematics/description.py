@@ -38,6 +38,8 @@ def expand(path: Path | None = None, arguments: Mapping[str, str] | None = None)
         absent = re.search(r"package '(\w+)' not found", str(error))
         why = f"no package {absent[1]!r} in {', '.join(map(str, ros_prefixes()))}" if absent else str(error)
         hint = "; install and source the packages that it takes its arms from" if "ament_index" in str(error) else ""
+        if "parameter" in why.lower():
+            hint = "; is a vendor's package of another version than the first lines of this file name?"
         raise ConfigError(f"xacro cannot expand {source}: {why}{hint}") from error
     return str(document.toprettyxml(indent="  "))
 

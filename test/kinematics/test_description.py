@@ -120,6 +120,15 @@ def test_a_file_elsewhere_takes_our_parts_by_find(monkeypatch, tmp_path, prefixe
     assert os.environ.get("AMENT_PREFIX_PATH") == prefixes
 
 
+@pytest.mark.parametrize("given", ['other="1"', ""])
+def test_a_macro_of_another_version_is_suspected(tmp_path, given):
+    mine = tmp_path / "mine.urdf.xacro"
+    macro = f'<xacro:macro name="arm" params="kind"/><xacro:arm {given}/>'
+    mine.write_text(f'<robot xmlns:xacro="http://www.ros.org/wiki/xacro" name="mine">{macro}</robot>')
+    with pytest.raises(ConfigError, match=r"mine.urdf.xacro: .*; is a vendor's package of another version than"):
+        expand(mine)
+
+
 def test_unknown_hardware_is_refused():
     with pytest.raises(ConfigError, match="hardware must be mock, gazebo or real, found 'gazeebo'"):
         expand(arguments={"hardware": "gazeebo"})
