@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Skip what this machine cannot run; draw the same numbers in any order; make records of episodes."""
 
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -35,6 +36,14 @@ def cuda_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No collection of what other tests of this process left takes CPU while it is measured."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

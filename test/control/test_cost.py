@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tick at 200 Hz must be cheap, and must not pile anything up."""
 
-import gc
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -33,14 +32,6 @@ def busy(make_player: Any) -> Iterator[Any]:
 
     player.chunk = chunk
     return player
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """No collection of what other tests of this process left takes CPU while it is measured."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def play(player: Any, seconds: float) -> None:

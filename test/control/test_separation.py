@@ -196,6 +196,7 @@ def test_a_long_slow_distance_makes_no_neighbours(urdf: str, guard: Guard) -> No
     assert Guard(ROBOT, urdf, replace(CONFIG, slow_distance=1.0)).unwatched == guard.unwatched
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_the_guard_of_meshes_as_fine_as_the_vendors_keeps_200_hz(tmp_path: Path, urdf: str) -> None:
     told = Guard(ROBOT, finely_meshed(urdf, tmp_path)).check_cost()
     found = re.match(r"the guard takes (\d+\.\d\d) ms a tick and (\d+\.\d) ms a chunk", told)

@@ -149,6 +149,7 @@ def test_a_flat_mesh_is_measured_as_it_is(tmp_path):
     assert clearance.distances(READY)[index] == pytest.approx(3 - height, abs=0.15)
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_meshes_as_fine_as_the_vendors_are_affordable_at_200_hz(fine, capsys):
     """Processor time, so that other processes do not count."""
     poses, took_ms = [near_home(seed, 0.8) for seed in range(60)], {}
