@@ -26,9 +26,9 @@ class Stopwatch:
         """Measure one phase."""
         if self.device.type == "cuda":
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
+            first.record(torch.cuda.current_stream(self.device))
             yield
-            last.record()
+            last.record(torch.cuda.current_stream(self.device))
             self._events[name] = first, last
         else:
             start, cpu = time.perf_counter(), time.process_time()

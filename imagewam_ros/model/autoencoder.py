@@ -8,6 +8,7 @@ docs/variants.md, sections 1 and 2.
 
 import json
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,8 +136,14 @@ def drawn(mean: Tensor, logvar: Tensor, seed: int | None) -> Tensor:
     """Mean of the posterior, or one draw from it, the same for the same seed on every device."""
     if seed is None:
         return mean
-    noise = torch.randn(mean.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(mean)
-    return mean + (0.5 * logvar.clamp(-30, 20)).exp() * noise
+    return mean + (0.5 * logvar.clamp(-30, 20)).exp() * _noise(mean.shape, seed, mean.device, mean.dtype)
+
+
+@cache
+def _noise(shape: torch.Size, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Noise of a seed, fetched from the host once: a CUDA graph cannot wait for it."""
+    with torch.inference_mode(False):  # training may need it next
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(device, dtype)
 
 
 def channels_last(codec: Any) -> None:

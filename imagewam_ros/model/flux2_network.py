@@ -78,7 +78,7 @@ class Flux2Network(ImageWamNetwork):
 
     def __init__(self, config: Flux2Config) -> None:
         super().__init__(Flux2Transformer(config), Flux2ActionExpert(config), config)
-        self._kept_tables: tuple[object, Tables] | None = None
+        self._kept_tables: dict[object, Tables] = {}
 
     def prefill(
         self,
@@ -228,16 +228,16 @@ class Flux2Network(ImageWamNetwork):
         return latents_of(head(x, head.modulation(vector)), noised.shape[2], noised.shape[3])
 
     def _prefix_tables(self, length: int, latents: Tensor) -> Tables:
-        """Rotary tables of text and image, kept for the next observation of the same shape."""
+        """Rotary tables of text and image, kept per shape for good: CUDA graphs of other lengths read them too."""
         rows, columns = latents.shape[2:]
         key = (length, rows, columns, latents.device)
-        if self._kept_tables is None or self._kept_tables[0] != key:
+        if key not in self._kept_tables:
             with torch.inference_mode(False):  # training may need them next
                 ids = torch.zeros(length, 4, device=latents.device)
                 ids[:, 3] = torch.arange(length)
                 grid = self.image_ids(rows, columns, self.reference_time, latents.device)
-                self._kept_tables = key, (self._table(ids), self._table(grid))
-        return self._kept_tables[1]
+                self._kept_tables[key] = self._table(ids), self._table(grid)
+        return self._kept_tables[key]
 
     def _table(self, ids: Tensor) -> Tensor:
         return rotation(ids, self.config.axes, self.config.theta, getattr(torch, self.config.rope_dtype))

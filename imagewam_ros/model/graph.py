@@ -41,7 +41,8 @@ class Captured:
                 for _ in range(WARM_UP):
                     work(*self._inputs)
             torch.cuda.current_stream(device).wait_stream(side)
-            with torch.cuda.graph(self._graph):
+            # torch's own stream for captures lies on one device for good, and would miss work on another
+            with torch.cuda.device(device), torch.cuda.graph(self._graph, stream=side):
                 self._output = work(*self._inputs)
         except RuntimeError as error:
             raise ConfigError(f"capturing a CUDA graph failed ({error}); set cuda_graph to false") from error
