@@ -108,7 +108,8 @@ class ImageWamNetwork(nn.Module, ABC):
         """The same at a time of a plan, whose modulation it has."""
         key = (actions.shape[1], actions.device)
         if key not in self._tables:
-            self._tables[key] = self.action_table(*key)
+            with torch.inference_mode(False):  # training may need it next
+                self._tables[key] = self.action_table(*key)
         dtype = self.proprio_encoder.weight.dtype
         velocity: Tensor = self.action(actions.to(dtype), modulation, memory, self._tables[key])
         return velocity

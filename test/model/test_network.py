@@ -94,6 +94,18 @@ def test_more_steps_converge(backbone):
 
 
 @pytest.mark.parametrize("backbone", small_networks.BACKBONES)
+def test_a_network_that_acted_can_be_trained(backbone):
+    """What it keeps of inference, such as rotary tables, has to serve gradients too."""
+    network = small_networks.network(backbone)
+    batch = small_networks.batch(network)
+    with torch.inference_mode():
+        cache = network.prefill(batch.reference, batch.context, batch.proprio, small_networks.HORIZON)
+        network.denoise(batch.action_noise, cache, network.plan(Denoising(2)))
+    network.joint_forward(batch).action.sum().backward()
+    assert network.proprio_encoder.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("backbone", small_networks.BACKBONES)
 def test_meta_network_has_the_same_keys_and_no_memory(backbone):
     from imagewam_ros.model import factory
 
