@@ -27,7 +27,7 @@ from imagewam_ros.model.chunking import Committed, soft_weights
 from imagewam_ros.model.compiled import compile_network
 from imagewam_ros.model.device import explained_memory
 from imagewam_ros.model.graph import GraphedPrefill, make_room
-from imagewam_ros.model.packed import packed
+from imagewam_ros.model.packed import pack
 from imagewam_ros.model.preprocess import mosaic_pixels
 from imagewam_ros.model.protocol import Context, Instruction, PrefixCache
 from imagewam_ros.model.quantised import check_weights, quantise
@@ -105,7 +105,7 @@ class Policy:
                 checkpoint.contract.check(robot)
             if weights != "full":
                 quantise(checkpoint.model, checkpoint.contract, weights)
-            checkpoint.model.network = packed(checkpoint.model.network)
+            pack(checkpoint.model.network)
         channels_last(checkpoint.model.codec)
         space = space_of(checkpoint.contract, robot, checkpoint.statistics)
         return cls(

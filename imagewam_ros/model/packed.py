@@ -19,14 +19,23 @@ Module = TypeVar("Module", bound=nn.Module)
 def packed(module: Module) -> Module:
     """Return a copy with packed linear layers that shares all other weights with `module`.
 
-    Layers of another class (adapters, quantised ones) stay as they are, and so does every layer that this
-    processor has no kernels for. The plain weights are kept by nobody but `module`.
+    The plain weights are kept by nobody but `module`.
     """
-    memo: dict[int, Any] = {id(part): part for part in (*module.parameters(), *module.buffers())}
-    for layer in module.modules():
-        if type(layer) is nn.Linear and can_pack(layer.weight):
-            memo[id(layer)] = PackedLinear(layer)
-    return deepcopy(module, memo)
+    copy = deepcopy(module, {id(part): part for part in (*module.parameters(), *module.buffers())})
+    pack(copy)
+    return copy
+
+
+def pack(module: nn.Module) -> None:
+    """Pack linear layers in place, one by one: memory holds one of them twice, not all.
+
+    Layers of another class (adapters, quantised ones) stay as they are, and so does every layer that this
+    processor has no kernels for.
+    """
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear and can_pack(layer.weight):
+                setattr(parent, name, PackedLinear(layer))
 
 
 def can_pack(weight: Tensor) -> bool:

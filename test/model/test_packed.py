@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed linear layers against the plain ones, which stay the oracle."""
 
+import weakref
+
 import pytest
 import small_networks
 import torch
@@ -10,7 +12,7 @@ from imagewam_ros.core.contract import Denoising
 from imagewam_ros.model.chunking import Committed, denoise_guided, soft_weights
 from imagewam_ros.model.flow import action_noise
 from imagewam_ros.model.flux2 import linear_rows
-from imagewam_ros.model.packed import PackedLinear, can_pack, packed
+from imagewam_ros.model.packed import PackedLinear, can_pack, pack, packed
 from imagewam_ros.model.protocol import Context
 
 HORIZON = 6
@@ -91,6 +93,13 @@ def test_other_weights_are_shared_and_the_given_network_stays():
     assert twin.action.single_blocks[0].norm.key_norm.scale is network.action.single_blocks[0].norm.key_norm.scale
     assert [name for name, _ in network.named_parameters()] == names
     assert packed(twin).action.head.linear is twin.action.head.linear
+
+
+def test_packing_in_place_keeps_no_plain_weight():
+    network = small_networks.network("flux2")
+    plain = [weakref.ref(m.weight) for m in network.modules() if type(m) is nn.Linear]
+    pack(network)
+    assert plain and not any(weight() is not None for weight in plain)
 
 
 def test_what_has_no_kernels_stays_plain():
