@@ -24,7 +24,7 @@ from imagewam_ros.model.official_contract import ImportOptions, check_sizes, con
 from imagewam_ros.model.official_shapes import config_of, variant_of
 from imagewam_ros.model.official_vectors import STEP_M, STEP_RAD, Driving
 from imagewam_ros.model.published import FILES, OVIS_FILES, copy_encoders
-from imagewam_ros.model.safetensors_stream import lazily, write
+from imagewam_ros.model.safetensors_stream import write
 
 OF_POLICIES = (
     "arm",
@@ -66,7 +66,8 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Contra
     contract = contract_of(variant, numbers, statistics, facts, options, source / "config.yaml")
     contract = dataclasses.replace(contract, statistics_hash=statistics_hash(plain))
     with whole_directory(out) as part:
-        write(part / "model.safetensors", {name: lazily(tensor) for name, tensor in state.items()})
+        tensors = {name: official.finite(name, tensor, path) for name, tensor in state.items()}
+        write(part / "model.safetensors", tensors)
         write_json(part / "stats.json", plain)
         if options.encoders is not None:
             copy_encoders(spec, options.encoders, part)

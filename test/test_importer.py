@@ -4,6 +4,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -235,6 +236,10 @@ def test_embodiment_must_be_chosen(tmp_path):
             {"train": {"shape_meta": {"action": [{"raw_shape": 16, "shape": 16}]}}},
             r"shape_meta.action says \(14, 14\) and \(16, 16\); keep one of them",
         ),
+        ({"num_frames": "many"}, r"num_frames is 'many', which is not understood \(.*\); correct it"),
+        ({"video_size": [288]}, r"video_size is \[288\], which is not understood"),
+        ({"shape_meta": {"action": [14]}}, r"shape_meta.action is \[14\], which is not understood"),
+        ({"bridge": {"hetero_bridge": {"enabled": True, "embodiments": [1]}}}, "hetero_bridge is .* not understood"),
     ],
 )
 def test_configuration_that_does_not_decide_is_refused(tmp_path, change, message):
@@ -246,11 +251,15 @@ def test_configuration_that_does_not_decide_is_refused(tmp_path, change, message
 
 
 def test_statistics_must_be_whole(source, tmp_path):
+    whole = (source / "dataset_stats.json").read_text()
     for text, message in [
         ("[]", "holds list, expected an object"),
         ("{", "is not valid JSON"),
         ('{"state": {}}', "state needs one field such as 'default', found"),
         ('{"state": {"default": {"global_mean": [1]}}}', "state lacks global_std"),
+        ('{"state": {"default": 3}}', "state holds 3, expected statistics"),
+        (whole.replace("[1, 2, ", "[1, NaN, ", 1), "state: global_max is .*expected a row of finite numbers"),
+        (re.sub(r'"global_std": \[[^]]*\]', '"global_std": [1]', whole, count=1), "state has rows of .*global_std 1,"),
     ]:
         (source / "dataset_stats.json").write_text(text)
         with pytest.raises(CheckpointError, match=message):

@@ -26,6 +26,9 @@ ALIAS = "mixtures.video."
 ALIASED_LAYERS = {"double_blocks.": "double_blocks.", "single_blocks.": "single_blocks.", "blocks.": "layers."}
 """Layers that the authors' module registers twice: name in the alias, name in the transformer."""
 
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+"""Types that weights may have; whole numbers would be codes of something."""
+
 
 def read_official(path: Path) -> dict[str, Any]:
     """Open a checkpoint, tensors memory-mapped. Raises CheckpointError; executes nothing."""
@@ -38,7 +41,7 @@ def read_official(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and was refused, nothing in it was executed ({_first_line(error)}); "
             "get the file from its authors again"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({_first_line(error)}); it is truncated or no torch checkpoint, download it again"
         ) from None
@@ -55,7 +58,7 @@ def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None 
     """
     if "proprio_encoder" not in data:
         raise CheckpointError(f"{path} has no 'proprio_encoder'; it was saved without, export it again")
-    mot = data["mot"]
+    mot, encoder = (_tensors(data, part, path) for part in ("mot", "proprio_encoder"))
     state: dict[str, Tensor] = {}
     for name, tensor in mot.items():
         if name.startswith(VIDEO):
@@ -64,8 +67,25 @@ def network_state(data: Mapping[str, Any], path: Path, lora_alpha: float | None 
             state["action." + name.removeprefix(ACTION)] = tensor
         elif _original(name) not in mot:
             state[name] = tensor  # the audit will call it unexpected
-    proprio = {PROPRIO + name: tensor for name, tensor in data["proprio_encoder"].items()}
+    proprio = {PROPRIO + name: tensor for name, tensor in encoder.items()}
     return merged(state, lora_alpha, path) | proprio
+
+
+def _tensors(data: Mapping[str, Any], part: str, path: Path) -> Mapping[str, Tensor]:
+    """One part of the dictionary, if it holds nothing but weights under names. Raises CheckpointError."""
+    found = data[part]
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{path}: {part} is {type(found).__name__}, expected weights; export it again")
+    for name, tensor in found.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {part} holds {name!r}: {type(tensor).__name__}, expected weights by name")
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')} ({tensor.layout}, {tensor.device}), "
+                "expected plain bfloat16, float16 or float32 numbers; quantised weights are not read"
+            )
+    return found
 
 
 def load_official(
@@ -88,6 +108,21 @@ def audited(state: Mapping[str, Tensor | Lazy], network: ImageWamNetwork, path: 
     kept = {name: tensor for name, tensor in state.items() if not (network.unused and re.match(network.unused, name))}
     audit({name: tuple(tensor.shape) for name, tensor in kept.items()}, network, path)
     return kept
+
+
+def finite(name: str, tensor: Tensor | Lazy, path: Path) -> Lazy:
+    """The tensor; making it raises CheckpointError where it holds numbers that are none, as a spoilt file may."""
+    lazy = lazily(tensor)
+
+    def make() -> Tensor:
+        made = lazy.make()
+        if not made.sum(dtype=torch.float32).isfinite():
+            raise CheckpointError(
+                f"{path}: {name} holds infinite numbers or NaN; the file is spoilt, download it again"
+            )
+        return made
+
+    return lazy._replace(make=make)
 
 
 def _original(alias: str) -> str:

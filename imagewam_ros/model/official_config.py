@@ -6,16 +6,19 @@ once is refused, references to other keys are passed over. Source: docs/model.md
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from imagewam_ros.core.config import read_yaml
 from imagewam_ros.core.errors import CheckpointError, unknown_name
+from imagewam_ros.core.schema import Floats
 from imagewam_ros.core.stats import Statistics, constant_range
+
+Read = TypeVar("Read")
 
 NORMALISATIONS = {"z-score": "zscore", "min/max": "minmax", "q01/q99": "quantile"}
 """The authors' names and ours."""
@@ -64,27 +67,26 @@ class OfficialFacts:
 def read_facts(path: Path) -> OfficialFacts:
     """Read config.yaml. Raises CheckpointError when a key says two things, or what this import does not do."""
     data = read_yaml(path)
-    mode = _one(data, "norm_default_mode", path)
+    mode = _one(data, "norm_default_mode", path, str)
     if mode is not None and mode not in NORMALISATIONS and constant_range(mode) is None:
-        raise CheckpointError(f"{path}: norm_default_mode: {unknown_name('mode', str(mode), NORMALISATIONS)}")
+        raise CheckpointError(f"{path}: norm_default_mode: {unknown_name('mode', mode, NORMALISATIONS)}")
     _refuse_what_is_not_done(data, path)
-    frames = _one(data, "num_frames", path)
-    alpha = _one(data, "lora_alpha", path)
-    cached, plain = (_one(data, key, path) for key in ("qwen_context_len", "context_len"))
-    size = _one(data, "video_size", path)
+    frames = _one(data, "num_frames", path, int)
+    cached, plain = (_one(data, key, path, int) for key in ("qwen_context_len", "context_len"))
+    size = _one(data, "video_size", path, _size)
     raw, shape = _action_dims(data, path)
     return OfficialFacts(
         normalisation=None if mode is None else NORMALISATIONS.get(mode, mode),
-        horizon=None if frames is None else int(frames) - 1,
+        horizon=None if frames is None else frames - 1,
         text_length=cached or plain,  # the features that these networks read come from Qwen's cache
         pack_after_text=_one(data, "pack_proprio_after_text", path),
         raw_action_dim=raw,
         action_dim=shape,
-        lora_alpha=None if alpha is None else float(alpha),
-        deltas=_deltas(_one(data, "delta_action_dim_mask", path)),
+        lora_alpha=_one(data, "lora_alpha", path, float),
+        deltas=_one(data, "delta_action_dim_mask", path, _deltas),
         layout=_layout(data, size, path),
-        image_size=None if size is None else (int(size[0]), int(size[1])),
-        arms=_arms(_one(data, "hetero_bridge", path)),
+        image_size=size,
+        arms=_one(data, "hetero_bridge", path, _arms),
     )
 
 
@@ -160,23 +162,43 @@ def _statistics(data: Mapping[str, Any], name: str, path: Path, drop: tuple[int,
         found = sorted(groups) if isinstance(groups, Mapping) else groups
         raise CheckpointError(f"{path}: {name} needs one field such as 'default', found {found}")
     values = next(iter(groups.values()))
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{path}: {name} holds {values!r}, expected statistics; compute them again")
     missing = [key for key in FIELDS.values() if key not in values]
     if missing:
         raise CheckpointError(f"{path}: {name} lacks {', '.join(missing)}; compute the statistics again")
-    arrays = {ours: np.asarray(values[theirs], dtype=float) for ours, theirs in FIELDS.items()}
+    arrays = {ours: _understood(_row, values[key], f"{name}: {key}", path) for ours, key in FIELDS.items()}
+    if len({len(array) for array in arrays.values()}) > 1:
+        found = ", ".join(f"{FIELDS[key]} {len(array)}" for key, array in arrays.items())
+        raise CheckpointError(f"{path}: {name} has rows of different lengths ({found}); compute the statistics again")
     padded = drop and len(arrays["mean"]) == 16
     return Statistics(**{key: np.delete(array, drop) if padded else array for key, array in arrays.items()})
 
 
-def _one(data: Mapping[str, Any], key: str, path: Path) -> Any:
-    """The only value of a key anywhere in the file, None when absent."""
+def _row(values: Any) -> Floats:
+    row = np.asarray(values, dtype=float)
+    if row.ndim != 1 or not np.isfinite(row).all():
+        raise ValueError("expected a row of finite numbers")
+    return row
+
+
+def _one(data: Mapping[str, Any], key: str, path: Path, read: Callable[[Any], Any] = lambda value: value) -> Any:
+    """What `read` makes of the only value of a key anywhere in the file, None when absent."""
     values: list[Any] = []
     for value in _found(data, key):
         if value is not None and value not in values:
             values.append(value)
     if len(values) > 1:
         raise CheckpointError(f"{path}: {key} says {' and '.join(map(repr, values))}; keep one of them")
-    return values[0] if values else None
+    return _understood(read, values[0], key, path) if values else None
+
+
+def _understood(read: Callable[[Any], Read], value: Any, key: str, path: Path) -> Read:
+    """What `read` makes of a value. Raises CheckpointError where it is of another kind."""
+    try:
+        return read(value)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: {key} is {value!r}, which is not understood ({error}); correct it") from None
 
 
 def _found(node: Any, key: str) -> Iterator[Any]:
@@ -193,16 +215,22 @@ def _found(node: Any, key: str) -> Iterator[Any]:
 
 def _action_dims(data: Mapping[str, Any], path: Path) -> tuple[int | None, int | None]:
     """Numbers of an action before and after the transforms, from shape_meta. Raises CheckpointError."""
-    found: list[tuple[int, int]] = []
-    for meta in _found(data, "shape_meta"):
-        actions = meta.get("action") if isinstance(meta, Mapping) else None
-        if isinstance(actions, list) and actions:
-            after = [int(item.get("shape", item.get("raw_shape", 0))) for item in actions]
-            before = [int(item.get("raw_shape", size)) for item, size in zip(actions, after, strict=True)]
-            found.append((sum(before), sum(after)))
-    if len(set(found)) > 1:
+    metas = (meta for meta in _found(data, "shape_meta") if isinstance(meta, Mapping) and meta.get("action"))
+    found = {_understood(_dims, meta["action"], "shape_meta.action", path) for meta in metas}
+    if len(found) > 1:
         raise CheckpointError(f"{path}: shape_meta.action says {' and '.join(map(str, found))}; keep one of them")
-    return found[0] if found else (None, None)
+    return found.pop() if found else (None, None)
+
+
+def _dims(actions: list[Any]) -> tuple[int, int]:
+    """Numbers of all fields of an action, before and after."""
+    after = [int(item.get("shape", item.get("raw_shape", 0))) for item in actions]
+    return sum(int(item.get("raw_shape", size)) for item, size in zip(actions, after, strict=True)), sum(after)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = map(int, value)
+    return height, width
 
 
 def _deltas(mask: Any) -> tuple[bool, ...] | None:
@@ -218,7 +246,7 @@ def _layout(data: Mapping[str, Any], size: Any, path: Path) -> str | None:
     if tiling == "robotwin":
         name = _one(data, "robotwin_camera_layout", path)
         return None if name is None else str(name)
-    return "libero_224x448" if tiling == "horizontal" and size == [224, 448] else None
+    return "libero_224x448" if tiling == "horizontal" and size == (224, 448) else None
 
 
 def _arms(bridge: Any) -> dict[str, tuple[str, ...]] | None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Official checkpoints that are cut, spoilt, mixed up or made with bad intent: refused by name, nothing runs."""
 
+import contextlib
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,54 @@ def test_checkpoint_cut_anywhere_is_refused(share, tmp_path_factory):
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match=r"model\.pt (cannot be read|holds more than tensors)"):
         official.read_official(path)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_file_with_any_bytes_spoilt_is_read_or_refused(tmp_path_factory, data):
+    """In the part that says what the tensors are; nothing but our own refusal may come out."""
+    path = tmp_path_factory.mktemp("spoilt") / "model.pt"
+    with zipfile.ZipFile(DATA_FILE) as whole, zipfile.ZipFile(path, "w") as file:
+        for name in whole.namelist():
+            content = bytearray(whole.read(name))
+            if name.endswith("data.pkl"):
+                for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
+                    content[place] = data.draw(st.integers(0, 255))
+            file.writestr(name, bytes(content))
+    with contextlib.suppress(CheckpointError):
+        official.network_state(official.read_official(path), path)
+
+
+HEAD = "mixtures.action.head.linear.weight"
+MIXED_UP = {
+    "a number": (lambda parts: parts["mot"].update({HEAD: 3}), f"mot holds '{HEAD}': int, expected weights by name"),
+    "no name": (lambda parts: parts["mot"].update({3: torch.ones(2)}), "mot holds 3: Tensor, expected weights by name"),
+    "a list": (lambda parts: parts.update(proprio_encoder=[1]), "proprio_encoder is list, expected weights; export it"),
+    "codes": (
+        lambda parts: parts["mot"].update({HEAD: parts["mot"][HEAD].to(torch.int8)}),
+        f"{HEAD} is int8 .*quantis",
+    ),
+    "sparse": (lambda parts: parts["mot"].update({HEAD: parts["mot"][HEAD].to_sparse()}), f"{HEAD} is .*sparse_coo"),
+    "NaN": (
+        lambda parts: parts["mot"].update({HEAD: parts["mot"][HEAD] / 0}),
+        r"action\.head\S+ holds infinite numbers or NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", MIXED_UP)
+def test_what_is_no_weight_is_refused_by_name(way, tmp_path):
+    spoil, message = MIXED_UP[way]
+    parts = {**torch.load(DATA_FILE, weights_only=True)}
+    spoil(parts)
+    torch.save(parts, tmp_path / "model.pt")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": {"num_frames": 17, "norm_default_mode": "z-score"}}))
+    row = {f"global_{key}": [1.0] * 14 for key in ("min", "max", "mean", "std", "q01", "q99")}
+    both = {name: {"default": row} for name in ("state", "action")}
+    (tmp_path / "dataset_stats.json").write_text(json.dumps(both))
+    with pytest.raises(CheckpointError, match=rf"model\.pt: {message}"):
+        import_checkpoint(tmp_path, tmp_path / "out", ImportOptions(50_000_000, 1.0, "compact_288x256"))
+    assert not (tmp_path / "out").exists()
 
 
 READ = re.compile(
