@@ -162,8 +162,9 @@ def can_stop(command: Command, limits: Limits) -> bool:
     given.max_velocity, given.max_acceleration = list(limits.velocity), list(limits.acceleration)
     given.max_jerk = list(limits.jerk)
     Ruckig(joints).calculate(given, way)
-    low = np.array([bound.min for bound in way.position_extrema])
-    high = np.array([bound.max for bound in way.position_extrema])
+    still = (command.velocity == 0) & (command.acceleration == 0)  # for these ruckig tells 0, wherever they are
+    low = np.where(still, command.position, [bound.min for bound in way.position_extrema])
+    high = np.where(still, command.position, [bound.max for bound in way.position_extrema])
     return bool((low >= limits.lower - 1e-9).all() and (high <= limits.upper + 1e-9).all())
 
 

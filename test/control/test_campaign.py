@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagewam_ros.control import campaign
-from imagewam_ros.core.embodiment import Embodiment
+from imagewam_ros.core.embodiment import Embodiment, load_embodiment
 from imagewam_ros.core.schema import ActionChunk, Command
 
 
@@ -49,6 +49,15 @@ def test_a_state_that_must_pass_a_bound_can_not_stop(robot: Embodiment) -> None:
     far = Command(0, 0, 5_000_000, robot.joint_names, upper * 0.5, zero, zero)
     assert not campaign.can_stop(near, robot.limits)
     assert campaign.can_stop(far, robot.limits)
+
+
+def test_an_arm_at_rest_has_stopped_wherever_its_bounds_are() -> None:
+    robot = load_embodiment("aloha")
+    assert (robot.limits.lower[robot.gripper_mask] > 0).all(), "else this shows nothing"
+    zero, middle = np.zeros(14), (robot.limits.lower + robot.limits.upper) / 2
+    assert campaign.can_stop(Command(0, 0, 5_000_000, robot.joint_names, middle, zero, zero), robot.limits)
+    beyond = Command(0, 0, 5_000_000, robot.joint_names, robot.limits.upper + 0.01, zero, zero)
+    assert not campaign.can_stop(beyond, robot.limits)
 
 
 def test_damage_is_of_every_kind(robot: Embodiment) -> None:
