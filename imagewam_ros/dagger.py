@@ -22,7 +22,7 @@ from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
-from imagewam_ros.data.row_log import add_row, read_rows
+from imagewam_ros.data.row_log import add_row, make_folder, read_rows
 from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.record import episode_folder
 
@@ -110,7 +110,7 @@ def _hold_to(arguments: argparse.Namespace, rule: "Rule") -> None:
             raise ConfigError(
                 f"{arguments.out} is a round with {name} {known[name]}, asked is {wanted}; choose another --out"
             )
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(made), encoding="utf8")
     part.replace(path)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from imagewam_ros.core.errors import ConfigError, GraphError, unknown_name
 from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.data.row_log import make_folder
 from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
 from imagewam_ros.evaluation.source import identity
 from imagewam_ros.record import FIRST_SEED
@@ -98,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
         from imagewam_ros.evaluation.benchmark import run_benchmark
 
         return run_benchmark(arguments)
+    if arguments.out:
+        make_folder(arguments.out)
     arguments.episodes = EPISODES if arguments.episodes is None else arguments.episodes
     check_mode(arguments)
     names = list(TASKS) if "all" in arguments.task else list(dict.fromkeys(arguments.task or ["tray_lift"]))

@@ -26,6 +26,7 @@ from imagewam_ros.data.bag_label import LABELS, adopt, is_foreign, label_episode
 from imagewam_ros.data.episode import FIRST_SEED as FIRST_SEED
 from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
 from imagewam_ros.data.recover import cut_off, recover
+from imagewam_ros.data.row_log import make_folder
 from imagewam_ros.data.workers import side_by_side
 from imagewam_ros.domain import use_domain
 from imagewam_ros.graph import Death, Process, Ref, Value, settings
@@ -172,7 +173,7 @@ def _record_expert(arguments: argparse.Namespace) -> int:
             "so that no policy is tested on what it saw"
         )
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     missing = [seed for seed in seeds if not (episode_folder(arguments.out, seed) / METADATA).exists()]
     _check_kept(arguments, [seed for seed in seeds if seed not in set(missing)])
     done = list(tqdm(_record_all(missing, arguments), total=len(missing), unit="episode", desc="recording"))

@@ -12,7 +12,7 @@ from blank_message import blank_message
 
 from imagewam_ros import record
 from imagewam_ros.core.embodiment import load_embodiment
-from imagewam_ros.core.errors import ConfigError, EpisodeError
+from imagewam_ros.core.errors import ConfigError, DiskError, EpisodeError
 from imagewam_ros.core.schema import JointState
 from imagewam_ros.data.bag import Topic
 from imagewam_ros.data.episode import EpisodeWriter, Provenance, read_provenance
@@ -61,9 +61,14 @@ def test_somebody_must_demonstrate(tmp_path: Path) -> None:
         record.run(parse("--out", str(tmp_path)))
 
 
-def test_the_episodes_need_a_place() -> None:
+def test_the_episodes_need_a_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="say where the episodes go: --out FOLDER"):
         record.run(parse("--expert"))
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="cannot make .*/file/deep: Not a directory; choose another --out"):
+        record.run(parse("--expert", "--out", str(tmp_path / "file" / "deep")))
+    with pytest.raises(EpisodeError, match="no episode at .*absent; check the path"):
+        record.run(parse("--label", "success", "--episode", str(tmp_path / "absent")))
 
 
 def test_cut_off_recordings_are_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

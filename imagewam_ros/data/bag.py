@@ -169,6 +169,8 @@ def read_information(directory: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
         information: dict[str, Any] = {"custom_data": None, **data[INFORMATION]}
     except FileNotFoundError:
+        if not directory.is_dir():
+            raise EpisodeError(f"no episode at {directory}; check the path") from None
         raise EpisodeError(f"{directory} has no {METADATA}: its recording was cut off; recover or remove it") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]

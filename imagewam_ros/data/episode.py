@@ -198,8 +198,6 @@ class EpisodeReader:
 
 def read_provenance(directory: Path) -> Provenance:
     """Return an episode's provenance. Raises EpisodeError saying what is wrong with the folder."""
-    if not directory.is_dir():
-        raise EpisodeError(f"no episode at {directory}; check the path")
     custom = read_information(directory)["custom_data"]
     if CUSTOM_KEY not in custom:
         raise EpisodeError(

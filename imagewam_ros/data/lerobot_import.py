@@ -199,4 +199,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _lines(path: Path) -> Sequence[Mapping[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise EpisodeError(f"{path} cannot be read: {error}; fetch the data set again") from error

@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log of what is done, one JSON value per line, so that a stopped command goes on. A torn last line is no line."""
+"""A command's output folder, and in it a log of what is done, so that a stopped command goes on.
+
+The log has one JSON value per line; a torn last line is no line.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from imagewam_ros.core.errors import DiskError
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder to write to, before there is anything to lose. Raises DiskError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make {path}: {error.strerror}; choose another --out") from error
 
 
 def read_rows(path: Path) -> list[Any]:

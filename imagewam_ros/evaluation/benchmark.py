@@ -18,6 +18,7 @@ from imagewam_ros.benchmarks.robotwin import Robotwin, RobotwinConfig
 from imagewam_ros.benchmarks.trial import Benchmark, ChunkSource, Played, RawSpace
 from imagewam_ros.core.errors import ConfigError, EmbodimentMismatch, unknown_name
 from imagewam_ros.core.paths import find_checkpoint
+from imagewam_ros.data.row_log import make_folder
 from imagewam_ros.evaluation.interval import wilson
 from imagewam_ros.evaluation.provenance import provenance
 from imagewam_ros.evaluation.source import identity
@@ -33,6 +34,8 @@ def run_benchmark(arguments: argparse.Namespace) -> int:
     """Print a line per task and a total. Returns 0 when it ran to the end: no rate is good or bad in itself."""
     if arguments.episodes is not None and arguments.episodes < 1:
         raise ConfigError(f"--episodes must be positive, found {arguments.episodes}")
+    if arguments.out:
+        make_folder(arguments.out)
     benchmark = open_benchmark(arguments)
     source = open_raw(arguments.policy, arguments.device, benchmark)
     tasks = benchmark.tasks() if "all" in (arguments.task or ["all"]) else arguments.task
@@ -54,7 +57,6 @@ def run_benchmark(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(total))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         data = {"tasks": [*lines, total], "provenance": provenance(), "trials": [asdict(trial) for trial in played]}
         (arguments.out / "benchmark.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf8")
     return 0

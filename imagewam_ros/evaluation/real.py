@@ -17,7 +17,7 @@ from PIL import Image as Pictures
 
 from imagewam_ros.core.errors import ConfigError
 from imagewam_ros.core.schema import Image
-from imagewam_ros.data.row_log import add_row, read_rows
+from imagewam_ros.data.row_log import add_row, make_folder, read_rows
 from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
 from imagewam_ros.evaluation.source import identity
 from imagewam_ros.remote.client import is_remote
@@ -88,7 +88,7 @@ class Book:
 
     def __init__(self, config: RealConfig) -> None:
         """Open the book of config.out. Raises ConfigError when it is of other policies or another order."""
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         self._path, about = config.out / "trials.jsonl", config.out / "session.json"
         known = json.loads(about.read_text(encoding="utf8")) if about.exists() else None
         drawn: int = known["seed"] if known else secrets.randbelow(2**31)

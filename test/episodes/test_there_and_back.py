@@ -186,6 +186,10 @@ def test_damaged_tables_and_lists_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(EpisodeError, match=r"file-000\.parquet cannot be read: .*; fetch the data set again"):
         back(root, tmp_path / "back")
+    (root / "meta" / "info.json").write_text((root / "meta" / "info.json").read_text().replace("v3.0", "v2.1"))
+    with pytest.raises(EpisodeError, match=r"episodes\.jsonl cannot be read: .*; fetch the data set again"):
+        back(root, tmp_path / "back")
+    (root / "meta" / "info.json").write_text((root / "meta" / "info.json").read_text().replace("v2.1", "v3.0"))
     shutil.rmtree(root / "meta" / "episodes")
     with pytest.raises(EpisodeError, match="set lists no episodes in its meta/; fetch the data set again"):
         back(root, tmp_path / "back")
