@@ -28,12 +28,13 @@ setup:
 demo: setup
 	@$(BIN)/imagewam demo $(ARGS)
 
-# The quick suite first: it needs no ROS graph and fails soonest. Then what takes long, one after the other, because
-# graphs need the cores for themselves. Tests marked gpu skip themselves without one.
+# The quick suite first: it needs no ROS graph and fails soonest. Then what takes long without one, and at last the
+# graphs one after the other, because they need the cores for themselves. Tests marked gpu skip themselves without one.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore test/ros -m "not ros and not slow and not soak and not hardware" $(ARGS)
-	$(BIN)/python -m pytest -m "(ros or slow) and not soak and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore test/ros -m "slow and not soak and not hardware" $(ARGS)
+	$(BIN)/python -m pytest -m "ros and not soak and not hardware" $(ARGS)
 
 test-rooms: export OMP_NUM_THREADS ?= 1
 test-rooms:
