@@ -156,15 +156,14 @@ def can_stop(command: Command, limits: Limits) -> bool:
     joints = command.position.size
     given, way = InputParameter(joints), Trajectory(joints)
     given.control_interface, given.synchronization = ControlInterface.Velocity, Synchronization.No
-    given.current_position = list(command.position)
+    given.current_position = [0.0] * joints  # ruckig counts 0 among the extrema of a stop, wherever it begins
     given.current_velocity, given.current_acceleration = list(command.velocity), list(command.acceleration)
     given.target_velocity = given.target_acceleration = [0.0] * joints
     given.max_velocity, given.max_acceleration = list(limits.velocity), list(limits.acceleration)
     given.max_jerk = list(limits.jerk)
     Ruckig(joints).calculate(given, way)
-    still = (command.velocity == 0) & (command.acceleration == 0)  # for these ruckig tells 0, wherever they are
-    low = np.where(still, command.position, [bound.min for bound in way.position_extrema])
-    high = np.where(still, command.position, [bound.max for bound in way.position_extrema])
+    low = command.position + [bound.min for bound in way.position_extrema]
+    high = command.position + [bound.max for bound in way.position_extrema]
     return bool((low >= limits.lower - 1e-9).all() and (high <= limits.upper + 1e-9).all())
 
 

@@ -51,11 +51,13 @@ def test_a_state_that_must_pass_a_bound_can_not_stop(robot: Embodiment) -> None:
     assert campaign.can_stop(far, robot.limits)
 
 
-def test_an_arm_at_rest_has_stopped_wherever_its_bounds_are() -> None:
+def test_arms_can_stop_wherever_their_bounds_are() -> None:
     robot = load_embodiment("aloha")
     assert (robot.limits.lower[robot.gripper_mask] > 0).all(), "else this shows nothing"
     zero, middle = np.zeros(14), (robot.limits.lower + robot.limits.upper) / 2
     assert campaign.can_stop(Command(0, 0, 5_000_000, robot.joint_names, middle, zero, zero), robot.limits)
+    slow = np.where(robot.gripper_mask, 0.01, 0.0)
+    assert campaign.can_stop(Command(0, 0, 5_000_000, robot.joint_names, middle, -slow, zero), robot.limits)
     beyond = Command(0, 0, 5_000_000, robot.joint_names, robot.limits.upper + 0.01, zero, zero)
     assert not campaign.can_stop(beyond, robot.limits)
 
