@@ -20,6 +20,7 @@ from tqdm import tqdm
 from imagewam_ros import cli
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.data.episode import FIRST_SEED, EpisodeWriter, Provenance
 from imagewam_ros.data.row_log import add_row, make_folder, read_rows
@@ -111,9 +112,7 @@ def _hold_to(arguments: argparse.Namespace, rule: "Rule") -> None:
                 f"{arguments.out} is a round with {name} {known[name]}, asked is {wanted}; choose another --out"
             )
     make_folder(arguments.out)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(made), encoding="utf8")
-    part.replace(path)
+    write_json(path, made)
 
 
 def correct_all(arguments: argparse.Namespace, task: str, rule: "Rule") -> Iterator[Outcome]:

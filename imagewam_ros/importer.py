@@ -15,9 +15,10 @@ from pathlib import Path
 from imagewam_ros.core.contract import Contract, statistics_hash
 from imagewam_ros.core.embodiment import load_embodiment
 from imagewam_ros.core.errors import CheckpointError, ConfigError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.spaces import names
 from imagewam_ros.model import factory, hub, layouts, official
-from imagewam_ros.model.checkpoint import SCHEMA, whole_directory, write_json
+from imagewam_ros.model.checkpoint import SCHEMA, whole_directory
 from imagewam_ros.model.from_backbone import BACKBONES, HORIZON, BaseOptions, find_backbone, write_base
 from imagewam_ros.model.official_config import OfficialFacts, only_embodiment, padded_dims, read_facts, read_statistics
 from imagewam_ros.model.official_contract import ImportOptions, check_sizes, contract_of

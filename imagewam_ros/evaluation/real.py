@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image as Pictures
 
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.schema import Image
 from imagewam_ros.data.row_log import add_row, make_folder, read_rows
 from imagewam_ros.evaluation.interval import paired_interval, paired_p_value, wilson
@@ -102,9 +103,7 @@ class Book:
             "seed": seed,
         }
         if known is None:
-            part = about.with_suffix(".part")
-            part.write_text(json.dumps(session, indent=1) + "\n", encoding="utf8")
-            part.replace(about)
+            write_json(about, session)
         elif known != session:
             raise ConfigError(f"{about} is of another session; choose another --out, or give the same options again")
         self.trials = [RealTrial(**row) for row in read_rows(self._path)]

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from imagewam_ros.core.config import build
 from imagewam_ros.core.contract import Contract, statistics_hash
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.spaces import names
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.model import factory
@@ -223,10 +224,3 @@ def whole_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(part)
         raise
     part.rename(out)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON; the file appears under its name when it is whole."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    part.replace(path)

@@ -18,9 +18,10 @@ from imagewam_ros.core.config import read_yaml
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import CheckpointError, unknown_name
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.model import factory, layouts
 from imagewam_ros.model.backbone import backbone_tensors
-from imagewam_ros.model.checkpoint import SCHEMA, whole_directory, write_json
+from imagewam_ros.model.checkpoint import SCHEMA, whole_directory
 from imagewam_ros.model.expert_init import Inheritance, inherited, origin_of
 from imagewam_ros.model.flux2 import Flux2Config
 from imagewam_ros.model.network import ImageWamNetwork

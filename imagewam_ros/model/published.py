@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from imagewam_ros.core.errors import CheckpointError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.model.backbone import published_tensors
-from imagewam_ros.model.checkpoint import audit, write_json
+from imagewam_ros.model.checkpoint import audit
 from imagewam_ros.model.factory import ModelSpec
 from imagewam_ros.model.ovis_vision import VisualTokenizer
 from imagewam_ros.model.safetensors_stream import Lazy, write

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from imagewam_ros.core.contract import Mosaic
 from imagewam_ros.core.errors import EpisodeError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.data.bag_streams import frame_images
 from imagewam_ros.data.dataset import Demonstration
 from imagewam_ros.data.interventions import SHORTEST
@@ -76,8 +77,6 @@ def read_footage(episodes: Sequence[Path], mosaic: Mosaic, store: Path, config: 
     Unfit episodes are left out. Raises EpisodeError when none remains, an image is damaged or
     a process is killed, DiskError when the disk has no space.
     """
-    from imagewam_ros.model.checkpoint import write_json  # loads diffusers, which the processes that read need not
-
     pixels, table, notes = store / "pixels.npy", store / "demonstrations.npz", store / "reading.json"
     if not table.exists():
         judging = partial(judge, trim_idle=config.trim_idle)

@@ -27,12 +27,13 @@ import torch
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.core.stats import Statistics
 from imagewam_ros.data.dataset import Dataset, Demonstration, Rows
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.model.autoencoder import Flux2Codec
-from imagewam_ros.model.checkpoint import Checkpoint, load_base, load_checkpoint, save_checkpoint, write_json
+from imagewam_ros.model.checkpoint import Checkpoint, load_base, load_checkpoint, save_checkpoint
 from imagewam_ros.model.factory import build_network
 from imagewam_ros.model.network import ImageWamNetwork
 from imagewam_ros.model.protocol import ImageCodec, Instruction, TextEncoder
@@ -88,10 +89,9 @@ def train(
     come from the episodes); without it everything is learned from scratch. Raises ConfigError when the preset needs
     one, or when `out` was made of something else.
     """
-    team, clock, config = team or Team(), Clock(), preset.training
+    team, clock, config, read = team or Team(), Clock(), preset.training, read or ReadConfig()
     check_shares(config.batch, config.targets, team.size, config.accumulate)
     board = Board(out / "tensorboard") if tensorboard and team.leads else None
-    read = read or ReadConfig()
     chosen = choose_episodes(data, read.policy_runs)
     preset, checkpoint = _based(preset, base)
     contract = _contract(preset, robot, next(iter(chosen.episodes.values())), checkpoint)

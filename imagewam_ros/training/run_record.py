@@ -14,11 +14,11 @@ from typing import Any
 from imagewam_ros.core.contract import Contract
 from imagewam_ros.core.embodiment import Embodiment
 from imagewam_ros.core.errors import ConfigError
+from imagewam_ros.core.json_file import write_json
 from imagewam_ros.core.paths import find_checkpoint
 from imagewam_ros.data.bag import metadata_hash
 from imagewam_ros.data.episode import Provenance
 from imagewam_ros.evaluation.source import checkpoint_hash
-from imagewam_ros.model.checkpoint import write_json
 from imagewam_ros.training.disk import writing
 from imagewam_ros.training.pixels import load_demonstrations
 from imagewam_ros.training.presets import Preset
